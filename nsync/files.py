@@ -1,0 +1,69 @@
+"""Writing files that are whole or not there: a reader never meets half a file."""
+
+import itertools
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`, renamed onto it when the block ends without an error.
+
+    The folder is made where it is missing. The data is flushed to the disk before the rename and
+    the rename before the return, so that a power cut leaves the old file or the new one.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written; an old file is still whole.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary, os.O_RDWR)
+        os.replace(temporary, path)
+        if os.name != "nt":  # Windows cannot open a folder, and needs no flush of it
+            _flush(path.parent, os.O_RDONLY)
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> None:
+    """Write `data` (text as UTF-8) to `path`, whole or not at all; see `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def numbered(path: str | Path) -> Path:
+    """`path` itself where it is free, else the first free `name_00002.ext`, `name_00003.ext`."""
+    path = Path(path)
+    if not path.exists():
+        return path
+    names = (path.with_name(f"{path.stem}_{count:05}{path.suffix}") for count in itertools.count(2))
+    return next(name for name in names if not name.exists())
+
+
+def _flush(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _disk_error(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(
+        "output",
+        f"room and permission to write {path}",
+        f"{type(error).__name__}: {reason}",
+        "Free some space or choose another place; files written before are untouched.",
+    )
