@@ -1,0 +1,112 @@
+"""The style set: pictures of a style (positives), their captions, labels and negatives.
+
+A set is an immutable value; it travels on a socket and never holds a model. Captions describe
+content only; the style token enters through the template, once, at the end.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .buckets import bucket_size, fit
+from .images import read_image
+
+DEFAULT_TEMPLATE = "{caption} in the style of {token}"
+
+
+@dataclass(frozen=True, eq=False)
+class StyleItem:
+    """One positive: a picture on disk (`path`) or from a socket (`pixels`), and its caption.
+
+    Attributes:
+        name: unique in the set; the file's stem, or `image_0001` for a socket's picture.
+        caption: the content in words, without the style token.
+        label: groups items that belong together; empty where the set has no labels.
+        path: the picture's file, or None.
+        pixels: float32 `[3, h, w]` in 0..1, or None.
+        negatives: files of the negatives painted for this item, in order.
+    """
+
+    name: str
+    caption: str
+    label: str = ""
+    path: Path | None = None
+    pixels: Tensor | None = None
+    negatives: tuple[Path, ...] = ()
+
+    def load(self) -> Tensor:
+        """The picture at its own size: float32 `[3, h, w]` in 0..1, RGB, turned upright."""
+        return self.pixels if self.path is None else read_image(self.path)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the picture: of the file's bytes, or of the pixels."""
+        data = self.path.read_bytes() if self.path else self.pixels.contiguous().numpy().tobytes()
+        return hashlib.sha256(data).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class StyleSet:
+    """Positives of one style with the words that stand for it.
+
+    Attributes:
+        items: the positives, in a stable order.
+        token: the style token (trigger word), as it is typed in a prompt.
+        template: how caption and token make a prompt; has `{caption}` and `{token}`.
+        resolution: side in pixels of the square whose area every bucket has.
+        base: identity of the base model that painted the negatives; empty before that.
+    """
+
+    items: tuple[StyleItem, ...]
+    token: str
+    template: str = DEFAULT_TEMPLATE
+    resolution: int = 512
+    base: str = ""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def has_negatives(self) -> bool:
+        """True when every item has at least one negative."""
+        return bool(self.items) and all(item.negatives for item in self.items)
+
+    def prompt(self, item: StyleItem, word: str | None = None) -> str:
+        """The item's prompt; `word` stands in for the style token (a generic word)."""
+        return self.template.format(caption=item.caption, token=word or self.token)
+
+    def size(self, item: StyleItem, multiple: int) -> tuple[int, int]:
+        """(width, height) of the item's bucket for a model whose sizes are multiples of this."""
+        height, width = item.load().shape[-2:]
+        return bucket_size(width, height, self.resolution, multiple)
+
+    def positive(self, item: StyleItem, multiple: int) -> Tensor:
+        """The item's picture in its bucket: scaled to cover, cropped to the centre."""
+        return fit(item.load(), self.size(item, multiple))
+
+    def negative(self, item: StyleItem, index: int, multiple: int) -> Tensor:
+        """The item's negative `index` in the positive's bucket."""
+        return fit(read_image(item.negatives[index]), self.size(item, multiple))
+
+    def with_negatives(self, files: dict[str, tuple[Path, ...]], base: str) -> "StyleSet":
+        """The same set with negatives by item name, painted by the base of this identity."""
+        items = tuple(replace(item, negatives=files[item.name]) for item in self.items)
+        return replace(self, items=items, base=base)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of all that training reads: pictures, words and negatives."""
+        parts = [self.token, self.template, str(self.resolution)]
+        for item in self.items:
+            negatives = [hashlib.sha256(p.read_bytes()).hexdigest() for p in item.negatives]
+            parts += [item.name, item.caption, item.label, item.digest, *negatives]
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """Pixels 0..1 to 8 bit, the way a saved PNG holds them."""
+    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
