@@ -1,0 +1,12 @@
+"""The ComfyUI side: every node that the pack offers, in the order of a graph."""
+
+from comfy_api.latest import ComfyExtension, io
+
+NODES: list[type[io.ComfyNode]] = []
+
+
+class NsyncExtension(ComfyExtension):
+    """The pack, as ComfyUI asks for it."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
