@@ -2,7 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-NODES: list[type[io.ComfyNode]] = []
+from .style_set import StyleSet
+
+NODES: list[type[io.ComfyNode]] = [
+    StyleSet,
+]
 
 
 class NsyncExtension(ComfyExtension):

@@ -5,6 +5,8 @@ content only; the style token enters through the template, once, at the end.
 """
 
 import hashlib
+import re
+import string
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +15,9 @@ import torch
 from torch import Tensor
 
 from .buckets import bucket_size, fit
-from .images import read_image
+from .denoiser import Denoiser
+from .errors import InputError
+from .images import image_size, read_image
 
 DEFAULT_TEMPLATE = "{caption} in the style of {token}"
 
@@ -42,10 +46,17 @@ class StyleItem:
         """The picture at its own size: float32 `[3, h, w]` in 0..1, RGB, turned upright."""
         return self.pixels if self.path is None else read_image(self.path)
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(width, height) of the picture in pixels."""
+        if self.path is not None:
+            return image_size(self.path)
+        return self.pixels.shape[2], self.pixels.shape[1]
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the picture: of the file's bytes, or of the pixels."""
-        data = self.path.read_bytes() if self.path else self.pixels.contiguous().numpy().tobytes()
+        data = self.path.read_bytes() if self.path else self.pixels.cpu().numpy().tobytes()
         return hashlib.sha256(data).hexdigest()
 
 
@@ -59,6 +70,9 @@ class StyleSet:
         template: how caption and token make a prompt; has `{caption}` and `{token}`.
         resolution: side in pixels of the square whose area every bucket has.
         base: identity of the base model that painted the negatives; empty before that.
+
+    Raises:
+        InputError: the token is empty, or the template is none.
     """
 
     items: tuple[StyleItem, ...]
@@ -66,6 +80,11 @@ class StyleSet:
     template: str = DEFAULT_TEMPLATE
     resolution: int = 512
     base: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.token.strip():
+            raise InputError("token", "a word that stands for the style", repr(self.token))
+        check_template("template", self.template, "caption", "token")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -81,8 +100,7 @@ class StyleSet:
 
     def size(self, item: StyleItem, multiple: int) -> tuple[int, int]:
         """(width, height) of the item's bucket for a model whose sizes are multiples of this."""
-        height, width = item.load().shape[-2:]
-        return bucket_size(width, height, self.resolution, multiple)
+        return bucket_size(*item.picture_size, self.resolution, multiple)
 
     def positive(self, item: StyleItem, multiple: int) -> Tensor:
         """The item's picture in its bucket: scaled to cover, cropped to the centre."""
@@ -105,6 +123,51 @@ class StyleSet:
             negatives = [hashlib.sha256(p.read_bytes()).hexdigest() for p in item.negatives]
             parts += [item.name, item.caption, item.label, item.digest, *negatives]
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
+
+
+def check_template(name: str, template: str, *fields: str) -> None:
+    """Refuse a template that does not have exactly these fields in braces, each at least once.
+
+    Raises:
+        InputError: it names the input `name`.
+    """
+    rule = "a text with " + " and ".join(f"{{{field}}}" for field in fields)
+    try:
+        parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        raise InputError(
+            name, rule, f"{template!r} ({error})", "Double a brace to keep it."
+        ) from error
+    if {field for field, *_ in parts} != set(fields) or any(
+        spec or turn for _, spec, turn in parts
+    ):
+        raise InputError(name, rule, repr(template), "Double a brace that is meant as it stands.")
+
+
+def contains_word(text: str, word: str) -> bool:
+    """Whether the word stands in the text by itself, in any case of letters."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def check_prompts(denoiser: Denoiser, style_set: StyleSet) -> None:
+    """Refuse a set in which the text encoder would not read up to some item's style token.
+
+    Raises:
+        InputError: it lists every such item, with the tokens its prompt takes.
+    """
+    long = []
+    for item in style_set.items:
+        before = style_set.template.format(caption=item.caption, token="\0").rpartition("\0")[0]
+        used, limit = denoiser.prompt_tokens(before + style_set.token)
+        if used > limit:
+            long.append(f"  {item.name}: {used} tokens of {limit}")
+    if long:
+        raise InputError(
+            "captions",
+            f"prompts whose style token {style_set.token!r} the text encoder still reads",
+            "\n".join([f"{len(long)} too long:", *long]),
+            "\nShorten these captions, or put {token} first in the template.",
+        )
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
