@@ -3,3 +3,5 @@
 The library half of the node pack. It never imports the host (ComfyUI); a model is seen only
 through :class:`nsync.denoiser.Denoiser`.
 """
+
+__version__ = "0.1.0"

@@ -1,0 +1,120 @@
+"""The exported LoRA: one safetensors file that ComfyUI and diffusers read, and what it says of
+itself.
+
+Keys are kohya's: `<name>.lora_down.weight`, `<name>.lora_up.weight`, `<name>.alpha`; readers add
+`alpha / rank * up @ down`. Who knows the base's naming gives the names.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from .errors import InputError
+from .files import numbered, write_atomic
+
+
+def lora_tensors(
+    weights: Mapping[str, Tensor], names: Mapping[str, str], alpha: float
+) -> dict[str, Tensor]:
+    """Trained adapters as a LoRA file's tensors.
+
+    Args:
+        weights: `<layer>.lora_A` `[rank, inputs, ...]` and `<layer>.lora_B` `[outputs, rank, ...]`.
+        names: the file's name of each layer.
+        alpha: the constant that the adapters were trained with.
+    """
+    tensors = {}
+    for path in dict.fromkeys(key.rpartition(".")[0] for key in weights):
+        name = names[path]
+        tensors[f"{name}.lora_down.weight"] = weights[f"{path}.lora_A"].contiguous()
+        tensors[f"{name}.lora_up.weight"] = weights[f"{path}.lora_B"].contiguous()
+        tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
+    return tensors
+
+
+def check_names(layers: Mapping[str, nn.Module], names: Mapping[str, str]) -> None:
+    """Raise `InputError` if a layer to be trained has no name that loaders would find."""
+    missing = [path for path in layers if path not in names]
+    if missing:
+        raise InputError(
+            "layers",
+            "layers that a LoRA loader can find by name",
+            f"{len(missing)} that it cannot, such as {missing[0]}",
+            "Choose fewer kinds of layers.",
+        )
+
+
+def check_room(folder: Path, layers: Mapping[str, nn.Module], rank: int) -> None:
+    """Raise `InputError` if the disk of `folder` has no room for the trained adapters."""
+    needed = 4 * sum(rank * _sides(layer) for layer in layers.values()) + (1 << 20)
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise InputError(
+            "output",
+            f"{needed / 1e6:.0f} MB free in {folder} for the LoRA",
+            f"{free / 1e6:.0f} MB",
+            "Free some space; nothing has been written.",
+        )
+
+
+def metadata(config: Mapping[str, object], steps: int, title: str) -> dict[str, str]:
+    """What the file says of itself: safetensors metadata, strings only.
+
+    Args:
+        config: the run's (see `nsync.training.run_config`).
+        steps: updates that the weights went through.
+        title: the run's name.
+    """
+    settings = config["settings"]
+    said = {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.title": title,
+        "modelspec.trigger_phrase": config["token"],
+        "ss_output_name": title,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": settings["rank"],
+        "ss_network_alpha": settings["alpha"],
+        "ss_learning_rate": settings["learning_rate"],
+        "ss_seed": settings["seed"],
+        "ss_steps": steps,
+        "nsync.trigger_word": config["token"],
+        "nsync.template": config["template"],
+        "nsync.base": config["base"],
+        "nsync.dataset": config["dataset"],
+        "nsync.pictures": config["pictures"],
+        "nsync.rule": settings["rule"],
+        "nsync.settings": settings,
+        "nsync.steps": steps,
+        "nsync.versions": config["versions"],
+    }
+    return {key: v if isinstance(v, str) else json.dumps(v) for key, v in said.items()}
+
+
+def export_lora(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> Path:
+    """Write the file, whole or not at all, under the first free name; its path.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written.
+    """
+    path = numbered(path)
+    write_atomic(path, save(dict(tensors), metadata=_with_hash(tensors, told)))
+    return path
+
+
+def _with_hash(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> dict[str, str]:
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(key.encode() + tensors[key].numpy().tobytes())
+    return {**told, "nsync.weights_sha256": digest.hexdigest()}
+
+
+def _sides(layer: nn.Module) -> int:
+    rows = layer.weight.shape[0] if isinstance(layer, nn.Conv2d) else layer.out_features
+    return rows + (layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.in_features)
