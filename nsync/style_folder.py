@@ -263,7 +263,11 @@ def _other_files(folder: Path, pictures: Sequence[Path]) -> Iterator[tuple[str, 
             yield name, "a folder two levels down; not looked into"
         elif path.is_file():
             caption = path.suffix.lower() == ".txt"
-            yield name, "a caption without a picture" if caption else "not a picture; left alone"
+            other = "not a picture that is read here; left alone"
+            yield (
+                name,
+                "a caption without a picture" if caption else other,
+            )
 
 
 def _visible(folder: Path) -> list[Path]:
