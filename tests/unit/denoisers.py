@@ -1,6 +1,7 @@
 """A small real denoiser for tests: diffusers' own UNet, flow matching, words by their hash."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class SmallDenoiser:
         wanted, unwanted = (
             self.encode_prompts(texts) for texts in (prompts, [negative_prompt] * len(prompts))
         )
-        for now, then in zip(grid, grid[1:], strict=False):
+        for now, then in itertools.pairwise(grid):
             times = now.expand(len(seeds))
             base = self.predict(x, unwanted, times)
             x = x + (then - now) * (
