@@ -1,0 +1,123 @@
+"""Train the tiny base: text encoder and UNet, by flow matching in the autoencoder's latents.
+
+usage: python scripts/tiny/train_base.py [--steps N] [--batch N] [--pictures N]
+
+Needs nsync/tiny/base/vae (train_autoencoder.py). Sees the eight pretraining styles only, under
+captions of `nsync.tiny.captions`. x_t = (1 - t) x_0 + t noise, the target is noise - x_0
+(rectified flow, arXiv 2209.03003), t logit-normal (arXiv 2403.03206), weights averaged.
+Result: nsync/tiny/base. Running it again resumes; `--export` writes the folder as it stands.
+"""
+
+import argparse
+import math
+
+import torch
+import torch.nn.functional as F
+from common import BUILD, ROOT, Run, generator, pictures
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
+from make_tokenizer import make_tokenizer
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from nsync.tiny import BASE_FOLDER
+from nsync.tiny.captions import Chances, training_caption
+from nsync.tiny.world import PRETRAIN_STYLES
+
+UNET = {
+    "sample_size": 16, "in_channels": 8, "out_channels": 8, "block_out_channels": (64, 128),
+    "layers_per_block": 1, "cross_attention_dim": 128, "attention_head_dim": (2, 4),
+    "down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+    "use_linear_projection": True, "norm_num_groups": 32,
+}  # fmt: skip
+WINDOW = 32
+
+
+class Base(nn.Module):
+    """The two trained parts, as one module for the optimizer."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.text_encoder = CLIPTextModel(CLIPTextConfig(
+            vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384,
+            num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=WINDOW,
+            projection_dim=128, hidden_act="quick_gelu", bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        ))  # fmt: skip
+        self.unet = UNet2DConditionModel(**UNET)
+
+    def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """Velocity `[n, 8, 16, 16]` at times `t` `[n]` in 0..1."""
+        context = self.text_encoder(tokens).last_hidden_state
+        return self.unet(x, t * 1000, context).sample
+
+
+def latents_of(vae: AutoencoderKL, shots: Tensor) -> Tensor:
+    """Scaled latents of uint8 pictures, float32."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        parts = [vae.encode(p / 127.5 - 1).latent_dist.mean.float() for p in shots.split(64)]
+    return torch.cat(parts) * vae.config.scaling_factor
+
+
+def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    """Token ids `[n, 32]`."""
+    return tokenizer(
+        texts, padding="max_length", max_length=WINDOW, truncation=True, return_tensors="pt"
+    ).input_ids
+
+
+def rate(done: float) -> float:
+    """Warm-up over 2 %, then cosine to nothing."""
+    return min(1, done / 0.02) * (0.5 + 0.5 * math.cos(math.pi * done)) + 1e-3
+
+
+def export(base: Base, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> None:
+    """Write the pipeline folder in fp16."""
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0,
+        solver_order=2, lower_order_final=True,
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae=vae, text_encoder=base.text_encoder, tokenizer=tokenizer, unet=base.unet,
+        scheduler=scheduler, safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    ).to(dtype=torch.float16).save_pretrained(BASE_FOLDER)  # fmt: skip
+
+
+def main() -> None:
+    """Train, write the folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--pictures", type=int, default=3000, help="per style")
+    parser.add_argument("--export", action="store_true", help="write the folder, train nothing")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer(BUILD / "tokenizer", WINDOW)
+    vae = AutoencoderKL.from_pretrained(ROOT / "nsync" / "tiny" / "base" / "vae", torch_dtype=torch.float32)
+    base = Base(tokenizer)
+    optimizer = torch.optim.AdamW(base.parameters(), lr=1.2e-3, betas=(0.9, 0.98), weight_decay=1e-3)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    run = Run("base", base, optimizer, args.steps, decay=0.998)
+    if not args.export:
+        shots, scenes, styles = pictures(PRETRAIN_STYLES, args.pictures, seed=21)
+        latents, chances = latents_of(vae, shots), Chances()
+        for step, g, descend in run(rate, seed=22):
+            rows = torch.randint(len(latents), (args.batch,), generator=g)
+            texts = [
+                training_caption(scenes[i], PRETRAIN_STYLES[styles[i]], chances, g) for i in rows
+            ]
+            x = latents[rows]
+            t = torch.sigmoid(torch.randn(args.batch, generator=g))
+            noise = torch.randn(x.shape, generator=generator(22, step, "noise"))
+            at = t.view(-1, 1, 1, 1)
+            with torch.autocast("cpu", torch.bfloat16):
+                velocity = base((1 - at) * x + at * noise, t, tokenize(tokenizer, texts))
+            descend(F.mse_loss(velocity.float(), noise - x))
+    base.load_state_dict(run.average.weights)
+    export(base, vae, tokenizer)
+
+
+if __name__ == "__main__":
+    main()
