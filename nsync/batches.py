@@ -183,7 +183,7 @@ def _another(row: int, count: int, seed: int, step: int, place: int) -> int:
 
 
 def _latents(denoiser: Denoiser, pixels: Tensor, name: str) -> Tensor:
-    latents = denoiser.encode_images(pixels[None])[0].float().cpu()
+    latents = denoiser.encode_images(pixels[None])[0].detach().float().cpu().clone()
     if not latents.isfinite().all():
         raise InputError(
             name,

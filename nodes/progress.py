@@ -1,0 +1,96 @@
+"""What the page shows while a node trains: bar, text, preview; and its stop button."""
+
+import io as bytes_io
+from pathlib import Path
+
+from comfy.model_management import (
+    InterruptProcessingException,
+    interrupt_current_processing,
+    throw_exception_if_processing_interrupted,
+)
+from comfy.utils import ProgressBar
+from PIL import Image
+from server import PromptServer
+
+from ..nsync.denoiser import Denoiser, SamplerSettings
+from ..nsync.files import write_atomic
+from ..nsync.style_set import to_uint8
+from ..nsync.training import StepReport
+
+PREVIEW_SIDE = 512
+
+
+class TrainingProgress:
+    """Step, loss and time left on the node, and the stop button heeded at every step."""
+
+    def __init__(self, steps: int, node_id: str | None) -> None:
+        self.done = 0
+        self._bar = ProgressBar(steps, node_id=node_id)
+        self._steps = steps
+        self._node = node_id
+        self._warning = ""
+
+    def on_step(self, report: StepReport) -> None:
+        """Show a step; raises the host's interrupt if the user pressed stop."""
+        self.done = report.step
+        self._warning = report.warning or self._warning
+        left = _duration(report.remaining)
+        loss = report.values["loss_positive"]
+        text = f"step {report.step} of {report.steps} | loss {loss:.4f} | {left} left"
+        show_text(f"{text}\n{self._warning}".strip(), self._node)
+        throw_exception_if_processing_interrupted()
+        self._bar.update_absolute(report.step)
+
+    def show(self, picture: Image.Image) -> None:
+        """Show a preview picture on the node."""
+        self._bar.update_absolute(self.done, preview=("JPEG", picture, PREVIEW_SIDE))
+
+
+class Previews:
+    """Pictures drawn by the host's sampler from the model being trained, one seed, one prompt."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        prompt: str,
+        size: tuple[int, int],
+        sampler: SamplerSettings,
+        seed: int,
+        folder: Path,
+        progress: TrainingProgress,
+    ) -> None:
+        self._request = {"prompts": [prompt], "seeds": [seed], "size": size, "settings": sampler}
+        self._denoiser, self._folder, self._progress = denoiser, folder, progress
+        self.latest: Path | None = None
+
+    def __call__(self, done: int) -> None:
+        """Draw, save and show the picture after `done` steps."""
+        try:
+            pixels = self._denoiser.generate(**self._request)[0]
+        except InterruptProcessingException:
+            interrupt_current_processing()  # heeded after the next step, where work is saved
+            return
+        picture = Image.fromarray(to_uint8(pixels).permute(1, 2, 0).cpu().numpy())
+        path = self._folder / f"step_{done:06}.png"
+        write_atomic(path, _png(picture))
+        self.latest = path
+        self._progress.show(picture)
+
+
+def show_text(text: str, node_id: str | None) -> None:
+    """Show a text on the node while it runs."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and node_id is not None:
+        server.send_progress_text(text, node_id)
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = bytes_io.BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
