@@ -65,9 +65,12 @@ class StyleSet(io.ComfyNode):
         if folder[0] == FROM_SOCKETS:
             style_set, report = _from_sockets(images, captions or [], labels or [], empty, skip)
         else:
-            _check_alone(folder[0], images=images, captions=captions, labels=labels)
+            _check_alone(folder[0], images)
             place = resolve_folder(folder[0])
-            style_set, report = read_folder(place, empty, skip=skip, on_picture=on_picture())
+            words = {"captions": captions or [], "labels": labels or []}
+            style_set, report = read_folder(
+                place, empty, skip=skip, **words, on_picture=on_picture()
+            )
         return io.NodeOutput(style_set, report.text(), ui=ui.PreviewText(report.text()))
 
 
@@ -98,14 +101,13 @@ def _from_sockets(
     return read_lists(pictures, captions, labels, empty, skip=skip, on_picture=on_picture())
 
 
-def _check_alone(folder: str, **sockets: list | None) -> None:
-    linked = [name for name, values in sockets.items() if values is not None]
-    if linked:
+def _check_alone(folder: str, images: list[torch.Tensor] | None) -> None:
+    if images is not None:
         raise InputError(
             "folder",
-            f"{FROM_SOCKETS!r} while {', '.join(linked)} are connected",
+            f"{FROM_SOCKETS!r} while `images` is connected",
             repr(folder),
-            "A set comes from a folder with its captions, or from sockets, not from both.",
+            "The pictures come from a folder or from the socket, not from both.",
         )
 
 
@@ -126,14 +128,15 @@ def _inputs() -> list[io.Input]:
             "captions",
             optional=True,
             force_input=True,
-            tooltip="One caption for each picture on the images socket: what it shows, not how.",
+            tooltip="One caption for each picture, telling what it shows, not how. With a folder "
+            "they stand in for its caption files, in the order of the file names.",
         ),
         io.String.Input(
             "labels",
             optional=True,
             force_input=True,
-            tooltip="One label for each picture, if any: pictures with the same label belong "
-            "together.",
+            tooltip="One label for each picture, if any; pictures with the same label belong "
+            "together. With a folder they stand in for the names of its inner folders.",
         ),
         io.String.Input(
             "token",

@@ -61,7 +61,13 @@ class _Candidate:
 
 
 def read_folder(
-    folder: Path, empty: StyleSet, *, skip: bool, on_picture: OnPicture | None = None
+    folder: Path,
+    empty: StyleSet,
+    *,
+    skip: bool,
+    captions: Sequence[str] = (),
+    labels: Sequence[str] = (),
+    on_picture: OnPicture | None = None,
 ) -> tuple[StyleSet, Report]:
     """The pictures and captions of a folder, and of the folders directly in it, as a style set.
 
@@ -69,6 +75,8 @@ def read_folder(
         folder: the folder; whether it may be read is the caller's to know.
         empty: a set without items: the token, template and resolution of the new one.
         skip: leave pictures with problems out; otherwise all problems are raised at once.
+        captions: in place of the caption files, one per picture of `pictures_in(folder)`, or none.
+        labels: in place of the names of inner folders, likewise.
         on_picture: progress, and a place to interrupt from.
 
     Raises:
@@ -79,8 +87,8 @@ def read_folder(
     pictures = pictures_in(folder)
     report = Report(f"folder {folder.name}", notes=list(_other_files(folder, pictures)))
     taken: set[str] = set()
-    candidates = [_from_file(path, folder, taken) for path in pictures]
-    return _build(candidates, empty, report, skip, on_picture)
+    files = [_from_file(path, folder, taken) for path in pictures]
+    return _build(_with_words(files, captions, labels), empty, report, skip, on_picture)
 
 
 def read_lists(
@@ -104,13 +112,12 @@ def read_lists(
         InputError: lists of different lengths, no usable picture, or problems while not `skip`.
     """
     _check_count("captions", len(captions), len(images))
-    _check_count("labels", len(labels), len(images) if labels else 0)
-    rows = zip(images, captions, labels or [""] * len(images), strict=True)
-    candidates = []
-    for count, (image, text, label) in enumerate(rows, 1):
-        caption, fault = as_caption(text)
-        item = StyleItem(f"image_{count:04}", caption, label.strip())
-        candidates.append(_Candidate(item.name, item, partial(_planes, image, item.name), fault))
+    names = [f"image_{count:04}" for count in range(1, len(images) + 1)]
+    candidates = [
+        _Candidate(name, StyleItem(name, ""), partial(_planes, image, name))
+        for name, image in zip(names, images, strict=True)
+    ]
+    candidates = _with_words(candidates, captions, labels)
     return _build(candidates, empty, Report("the sockets"), skip, on_picture)
 
 
@@ -202,7 +209,7 @@ def _check_usable(items: list[StyleItem], report: Report, skip: bool) -> None:
 
 def _check_count(name: str, got: int, wanted: int) -> None:
     if got != wanted:
-        rule = f"one of the {name} for each of the {wanted} images"
+        rule = f"one of the {name} for each of the {wanted} pictures"
         raise InputError(name, rule, str(got), f"Connect a list of {wanted}.")
 
 
@@ -216,6 +223,26 @@ def _from_file(path: Path, folder: Path, taken: set[str]) -> _Candidate:
     label = inner.parts[0] if len(inner.parts) > 1 else ""
     item = StyleItem(_free_name(inner, taken), caption, label, path)
     return _Candidate(inner.as_posix(), item, partial(_examine_inside, path, folder), fault)
+
+
+def _with_words(
+    candidates: list[_Candidate], captions: Sequence[str], labels: Sequence[str]
+) -> list[_Candidate]:
+    """The candidates with these captions and labels, where there are any, for their own."""
+    if captions:
+        _check_count("captions", len(captions), len(candidates))
+        read = [as_caption(text) for text in captions]
+        candidates = [
+            replace(candidate, item=replace(candidate.item, caption=caption), fault=fault)
+            for candidate, (caption, fault) in zip(candidates, read, strict=True)
+        ]
+    if labels:
+        _check_count("labels", len(labels), len(candidates))
+        candidates = [
+            replace(candidate, item=replace(candidate.item, label=label.strip()))
+            for candidate, label in zip(candidates, labels, strict=True)
+        ]
+    return candidates
 
 
 def _examine_inside(path: Path, folder: Path) -> Reading:

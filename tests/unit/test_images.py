@@ -210,6 +210,11 @@ def test_postscript_is_never_run(tmp_path):
     assert "unreadable" in _refused(tmp_path / "a.png")
 
 
+def test_other_formats_are_refused_whatever_they_are_called(tmp_path):
+    _photo().save(tmp_path / "a.png", "PCX")
+    assert "unreadable" in _refused(tmp_path / "a.png")
+
+
 def test_float_pixels_are_refused_with_a_remedy(tmp_path):
     Image.new("F", (4, 4), 3.5).save(tmp_path / "a.tif")
     assert "8 or 16 bits" in _refused(tmp_path / "a.tif")

@@ -68,7 +68,7 @@ def _spoil(folder):
         "latin1": "caf\xe9".encode("latin-1"),
         "utf16": "a cat".encode("utf-16"),
         "long": b"word " * (MAX_CAPTION // 5 + 1),
-        "huge": "\xe9".encode() * 1_000_000,
+        "huge": b"\xe9" * 1_000_000,  # not UTF-8 either, but too long to be read at all
     }
     for seed, (name, caption) in enumerate(captions.items(), 20):
         _picture(folder / f"{name}.png", seed)
@@ -137,6 +137,7 @@ def test_notes_on_used_pictures_and_on_other_files(folder):
     (folder / "photo.heic").write_bytes(b"heic")
     (folder / "alone.txt").write_text("a caption")
     (folder / ".hidden.png").touch()
+    (folder / "a_folder.png").mkdir()
 
     style_set, report = read_folder(folder, EMPTY, skip=False)
 
@@ -187,6 +188,22 @@ def test_links_out_of_the_folder_are_not_followed(folder, tmp_path):
     assert "points out" in problems["sub/s.png"]
     assert "no such file" in problems["gone.png"]
     assert "points out" in problems["words.png"]
+
+
+def test_captions_and_labels_from_elsewhere_take_the_place_of_the_folders_own(folder):
+    (folder / "b.txt").unlink()
+    style_set, _ = read_folder(
+        folder, EMPTY, skip=False, captions=["one", "two", "three"], labels=["x", "y", "x"]
+    )
+    assert [(i.caption, i.label) for i in style_set.items] == [
+        ("one", "x"),
+        ("two", "y"),
+        ("three", "x"),
+    ]
+    with pytest.raises(InputError, match=r"`captions`: .* each of the 3 pictures; got 2"):
+        read_folder(folder, EMPTY, skip=False, captions=["one", "two"])
+    with pytest.raises(InputError, match=r"c\.png: its caption is empty"):
+        read_folder(folder, EMPTY, skip=False, captions=["one", "two", ""])
 
 
 def test_empty_and_missing_folder(tmp_path):
@@ -275,7 +292,7 @@ def test_problems_in_lists_are_named():
 
 @pytest.mark.parametrize(("captions", "labels"), [(["a"], []), ([], []), (["a", "b"], ["x"])])
 def test_lists_of_different_lengths(captions, labels):
-    with pytest.raises(InputError, match="for each of the 2 images"):
+    with pytest.raises(InputError, match="for each of the 2 pictures"):
         read_lists(_images(2), captions, labels, EMPTY, skip=True)
 
 
