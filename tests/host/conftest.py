@@ -60,16 +60,18 @@ def server(installation: Installation, base_directory: Path) -> Iterator[ComfySe
         yield running
 
 
-@pytest.fixture
-def in_host(installation: Installation, base_directory: Path, tmp_path: Path) -> Callable[..., Any]:
+@pytest.fixture(scope="session")
+def in_host(
+    installation: Installation, base_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Any]:
     """Run a function of the test's module inside the host's process; see the module's text."""
 
     def run(function: Callable[..., Any], *, timeout: float = 300.0, **arguments: Any) -> Any:
+        tmp_path = tmp_path_factory.mktemp(function.__name__)
         job, result = tmp_path / "job.json", tmp_path / "result.json"
         module = function.__code__.co_filename
         task = {"module": module, "function": function.__name__, "arguments": arguments}
         job.write_text(json.dumps(task))
-        result.unlink(missing_ok=True)
         pack = base_directory / "custom_nodes" / PACK_NAME
         command = [installation.python, DRIVER, installation.folder, base_directory, pack]
         done = subprocess.run(
