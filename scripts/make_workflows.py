@@ -97,6 +97,7 @@ def quickstart(graph: Graph) -> None:
         kind, (740, 60), size=(360, 420), name="quickstart", **sampling, **sockets
     )
     graph.node("PreviewImage", (740, 540), size=(360, 260), images=negatives["images"])
+    _text(graph, "Negative set folder", (1140, 60), negatives["folder"])
     graph.note(NEGATIVES_NOTE, (1140, 540), (280, 260))
     graph.group("2. Negative set", (700, -20, 760, 860), BLUE)
 
@@ -136,6 +137,7 @@ def sd15(graph: Graph) -> None:
     kind = "NSYNC_NegativeSetGenerator"
     negatives = graph.node(kind, (760, 60), size=(360, 420), name="my_style", **sockets)
     graph.node("PreviewImage", (760, 540), size=(360, 260), images=negatives["images"])
+    _text(graph, "Negative set folder", (1160, 60), negatives["folder"])
     graph.note(SD15_NEGATIVES, (1160, 540), (280, 260))
     graph.group("2. Negative set", (720, -20, 760, 860), BLUE)
 
@@ -181,9 +183,11 @@ def _trainer(graph: Graph, rule: str, name: str, top: int, sockets: dict[str, Li
 def _results(graph: Graph, trainer: Node, at: tuple[int, int], name: str) -> None:
     loss = {"loss": trainer["loss_map"], "filename_prefix": f"nsync/{name}_loss"}
     graph.node("LossGraphNode", at, size=(340, 280), **loss)
-    place = at[0], at[1] + 330
-    title = "LoRA file"
-    graph.node("PreviewAny", place, size=(340, 90), title=title, source=trainer["lora_name"])
+    _text(graph, "LoRA file", (at[0], at[1] + 330), trainer["lora_name"])
+
+
+def _text(graph: Graph, title: str, at: tuple[int, int], source: Link) -> None:
+    graph.node("PreviewAny", at, size=(280, 90), title=title, source=source)
 
 
 def _draw(
