@@ -9,6 +9,7 @@ import comfy.model_patcher
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
+import comfy.supported_models_base
 import torch
 
 UNET = {
@@ -59,19 +60,21 @@ def patcher(model, seed: int = 0):
 
 def clip(width: int = 32, seed: int = 1):
     """A small CLIP text encoder with SD1's own tokenizer, as CLIP."""
-
-    class Target:
-        params = {"textmodel_json_config": {**TEXT, "hidden_size": width}}
-        clip = comfy.sd1_clip.SD1ClipModel
-        tokenizer = comfy.sd1_clip.SD1Tokenizer
-
-    made = comfy.sd.CLIP(Target)
+    target = comfy.supported_models_base.ClipTarget(
+        comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel
+    )
+    target.params = {
+        "clip_model": comfy.sd1_clip.SDClipModel,
+        "textmodel_json_config": {**TEXT, "hidden_size": width},
+        "return_projected_pooled": False,
+    }
+    made = comfy.sd.CLIP(target)
     _fill(made.cond_stage_model, seed)
     return made
 
 
 def vae(channels: int = 4, seed: int = 2):
-    """A small autoencoder of factor 4, as VAE."""
+    """A small autoencoder of factor 8, as VAE."""
     shape = {
         "double_z": True,
         "z_channels": channels,
@@ -88,7 +91,9 @@ def vae(channels: int = 4, seed: int = 2):
         torch.manual_seed(seed)
         model = comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=shape, embed_dim=channels)
     _fill(model, seed)
-    return comfy.sd.VAE(sd=model.state_dict(), config={"params": {"ddconfig": shape, "embed_dim": channels}})
+    return comfy.sd.VAE(
+        sd=model.state_dict(), config={"params": {"ddconfig": shape, "embed_dim": channels}}
+    )
 
 
 def _fill(model: torch.nn.Module, seed: int) -> None:

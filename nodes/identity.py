@@ -1,0 +1,57 @@
+"""The identity of a base: what a negative set and a LoRA are bound to."""
+
+import hashlib
+import weakref
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+_SAMPLES = 1024
+_PREFIX = "diffusion_model."
+
+_known: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+
+
+def identity_of(patcher: ModelPatcher) -> str:
+    """SHA-256 (hex) of the diffusion model's weights and of the LoRAs patched onto them.
+
+    Of each tensor the name, the shape and up to 1,024 values, evenly spread, in float32: a merge
+    or a fine-tune moves all values of a layer, and a model of ten billion weights takes a second.
+    The same file gives the same identity in every session; a LoRA on the socket changes it.
+    """
+    if patcher.model not in _known:
+        _known[patcher.model] = _weights_digest(patcher)
+    digest = hashlib.sha256(_known[patcher.model].encode())
+    for key in sorted(key for key in patcher.patches if key.startswith(_PREFIX)):
+        digest.update(key.encode())
+        _feed(digest, patcher.patches[key])
+    return digest.hexdigest()
+
+
+def _weights_digest(patcher: ModelPatcher) -> str:
+    digest = hashlib.sha256()
+    for key, value in sorted(patcher.model.named_parameters(), key=lambda pair: pair[0]):
+        if key.startswith(_PREFIX):
+            # A loaded model holds the patched weights; the host keeps the original ones apart.
+            original = patcher.backup[key].weight if key in patcher.backup else value
+            digest.update(key.encode())
+            _feed(digest, original)
+    return digest.hexdigest()
+
+
+def _feed(digest: "hashlib._Hash", value: object) -> None:
+    if isinstance(value, Tensor):
+        flat = value.detach().reshape(-1)
+        sample = flat[:: max(1, -(-flat.numel() // _SAMPLES))]
+        digest.update(repr(tuple(value.shape)).encode())
+        digest.update(sample.to("cpu", torch.float32).numpy().tobytes())
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _feed(digest, part)
+    elif hasattr(value, "weights"):  # the host's LoRA, LoHa, LoKr, ...
+        digest.update(type(value).__name__.encode())
+        _feed(digest, value.weights)
+    else:
+        told = getattr(value, "__qualname__", None) or repr(value)
+        digest.update(told.encode())
