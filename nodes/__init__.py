@@ -2,10 +2,14 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .caption_images import CaptionImages
 from .style_set import StyleSet
+from .trainer import ContrastiveLoRATrainer
 
 NODES: list[type[io.ComfyNode]] = [
+    CaptionImages,
     StyleSet,
+    ContrastiveLoRATrainer,
 ]
 
 

@@ -36,6 +36,17 @@ MAX_SIDE = 1024
 TOKENS_PER_WORD = 4
 """Room for long words; the words themselves are counted afterwards."""
 
+UNLOADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ImportError,
+    SafetensorError,
+)
+"""What transformers raises on files that are not what it takes them for."""
+
 MODEL_RULE = "a folder with a vision-language model for transformers (config.json, *.safetensors)"
 
 
@@ -173,7 +184,7 @@ def _load(folder: Path) -> tuple[torch.nn.Module, Callable]:
     try:
         processor = AutoProcessor.from_pretrained(folder, **safe)
         model = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, **safe)
-    except (OSError, ValueError, LookupError, TypeError, ImportError, SafetensorError) as error:
+    except UNLOADABLE as error:
         remedy = "A model with code of its own needs the variant made for transformers (`-hf`)."
         got = f"{folder.name!r}, which does not load: {error}"
         raise InputError("model", MODEL_RULE, got, remedy) from error
