@@ -78,7 +78,7 @@ class Graph:
         number = len(self.nodes) + 1
         inputs = self._inputs(number, info, values)
         widgets = self._widgets(info, values)
-        height = HEADER + SLOT * max(len(info["output"]), len(inputs) - len(widgets) + 1)
+        height = HEADER + SLOT * max(len(info["output"]), len(inputs))
         node = {
             "id": number,
             "type": kind,
@@ -140,14 +140,12 @@ class Graph:
         }
 
     def _inputs(self, number: int, info: Json, values: Json) -> list[Json]:
-        """Sockets first, then the sockets of widgets, as the page orders them."""
-        fields = [(name, kind, is_widget(kind, options)) for name, kind, options in inputs_of(info)]
+        """The sockets; the page makes those of the widgets itself, after them."""
         inputs: list[Json] = []
-        for name, kind, widget in sorted(fields, key=lambda field: field[2]):
-            kind = "COMBO" if isinstance(kind, list) else kind
+        for name, kind, options in inputs_of(info):
+            if is_widget(kind, options):
+                continue
             entry: Json = {"name": name, "type": kind, "link": None}
-            if widget:
-                entry["widget"] = {"name": name}
             if isinstance(values.get(name), Link):
                 entry["link"] = self._connect(values[name], number, len(inputs), kind)
             inputs.append(entry)

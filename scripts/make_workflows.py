@@ -116,9 +116,9 @@ def quickstart(graph: Graph) -> None:
     for row, (title, model) in enumerate(arms.items()):
         values = {**QUICK_SAMPLING, "seed": 1, "positive": prompt["CONDITIONING"]}
         values |= {"negative": empty["CONDITIONING"], "latent_image": latent["LATENT"]}
-        _draw(graph, title, model, base["VAE"], (2820, 60 + 400 * row), values)
+        _draw(graph, title, model, base["VAE"], (2820, 60 + 500 * row), values, enlarge=4.0)
     graph.note(COMPARE_NOTE, (2360, 680), (400, 260))
-    graph.group("4. Same prompts, same seeds", (2340, -20, 1260, 1240), GOLD)
+    graph.group("4. Same prompts, same seeds", (2340, -20, 1280, 1560), GOLD)
 
 
 def sd15(graph: Graph) -> None:
@@ -159,9 +159,9 @@ def sd15(graph: Graph) -> None:
     for row, (title, model) in enumerate(arms.items()):
         values = {**sampling, "seed": 1, "positive": prompt["CONDITIONING"]}
         values |= {"negative": empty["CONDITIONING"], "latent_image": latent["LATENT"]}
-        _draw(graph, title, model, base["VAE"], (2840, 60 + 400 * row), values)
+        _draw(graph, title, model, base["VAE"], (2840, 60 + 480 * row), values)
     graph.note(SD15_COMPARE, (2380, 640), (400, 160))
-    graph.group("4. Without and with", (2360, -20, 1260, 860), GOLD)
+    graph.group("4. Without and with", (2360, -20, 1280, 1000), GOLD)
 
 
 def _style_set(graph: Graph, pictures: Node) -> Node:
@@ -191,15 +191,24 @@ def _text(graph: Graph, title: str, at: tuple[int, int], source: Link) -> None:
 
 
 def _draw(
-    graph: Graph, title: str, model: Link, vae: Link, at: tuple[int, int], values: dict[str, Any]
+    graph: Graph,
+    title: str,
+    model: Link,
+    vae: Link,
+    at: tuple[int, int],
+    values: dict[str, Any],
+    *,
+    enlarge: float = 1.0,
 ) -> None:
-    """One row of the comparison: sample, decode, show."""
+    """One row of the comparison: sample, decode, enlarge (the page shows pixels 1:1), show."""
     x, y = at
-    sampler = graph.node("KSampler", at, size=(320, 300), title=title, model=model, **values)
-    place = x, y + 330
-    decoded = graph.node("VAEDecode", place, size=(320, 46), samples=sampler["LATENT"], vae=vae)
+    sampler = graph.node("KSampler", at, size=(320, 270), title=title, model=model, **values)
+    decoded = graph.node("VAEDecode", (x, y + 310), samples=sampler["LATENT"], vae=vae)
     image = decoded["IMAGE"]
-    graph.node("PreviewImage", (x + 360, y), size=(380, 360), title=title, images=image)
+    if enlarge != 1.0:
+        scaling = {"upscale_method": "nearest-exact", "scale_by": enlarge, "image": image}
+        image = graph.node("ImageScaleBy", (x, y + 390), size=(320, 82), **scaling)["IMAGE"]
+    graph.node("PreviewImage", (x + 360, y), size=(400, 430), title=title, images=image)
 
 
 def main() -> None:

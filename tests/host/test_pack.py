@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 from comfy_host import PACK, PACK_NAME
-from workflow_api import NOTES, inputs_of, to_api, widget_slots
+from workflow_api import NOTES, inputs_of, is_widget, to_api, widget_slots
 
 PICTURE = {
     "class_type": "EmptyImage",
@@ -144,12 +144,17 @@ def test_slots_and_widgets_agree_with_the_schemas(facts, path):
         if node["type"] in NOTES:
             continue
         info = facts["object_info"][node["type"]]
-        kinds = {name: kind for name, kind, _ in inputs_of(info)}
-        found = {entry["name"]: entry["type"] for entry in node["inputs"]}
-        assert found == {n: "COMBO" if isinstance(k, list) else k for n, k in kinds.items()}
-        assert [entry["type"] for entry in node["outputs"]] == info["output"]
-        assert [entry["name"] for entry in node["outputs"]] == info["output_name"]
+        sockets = {n: kind for n, kind, options in inputs_of(info) if not is_widget(kind, options)}
+        outputs = list(zip(info["output_name"], info["output"], strict=True))
+        found = [(entry["name"], entry["type"]) for entry in node["outputs"]]
+        assert {entry["name"]: entry["type"] for entry in node["inputs"]} == sockets, node["type"]
         assert len(node["widgets_values"]) == len(widget_slots(info)), node["type"]
+        # Older hosts lack some outputs of core nodes (Preview Image's); those are not connected.
+        linked = max(
+            (i + 1 for i, entry in enumerate(node["outputs"]) if entry["links"]), default=0
+        )
+        ours = node["type"].startswith("NSYNC_")
+        assert found == outputs if ours else found[:linked] == outputs[:linked], node["type"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
