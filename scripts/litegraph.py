@@ -22,13 +22,13 @@ HEADER, SLOT, WIDGET = 36, 20, 26
 
 @dataclass(frozen=True)
 class Node:
-    """A node that was put down; `node["MODEL"]` is one of its outputs."""
+    """A node that was put down; `node["model"]` is one of its outputs, in whatever case."""
 
     id: int
     outputs: tuple[str, ...]
 
     def __getitem__(self, output: str) -> Link:
-        return Link(self.id, self.outputs.index(output))
+        return Link(self.id, [name.lower() for name in self.outputs].index(output.lower()))
 
 
 @dataclass(frozen=True)
