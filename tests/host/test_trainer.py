@@ -1,0 +1,190 @@
+"""The trainer in a real ComfyUI, on every family that it names: train, save, load, compare."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+KINDS = ("SD15", "SDXL", "SD3", "Flux")
+
+
+def train_through_the_graph(host, kind, **settings):
+    """One run of the node in a graph; what came out, and what it did to the model on the socket."""
+    import comfy.utils
+    import folder_paths
+
+    given, taken = _sockets(host, kind), {}
+    _serve(host, given, taken)
+    before, patches = _draw(given["model"]), dict(given["model"].patches)
+    outcome = host.run(_graph(**settings))
+    if not outcome.ok:
+        return {"ok": False, "error": outcome.error}
+
+    listed = folder_paths.get_filename_list("loras")
+    path = folder_paths.get_full_path_or_raise("loras", taken["lora_name"])
+    reloaded, unmatched = _load_lora(given["model"], taken["lora_name"])
+    after = _draw(reloaded)
+    return {
+        "ok": True,
+        "listed": taken["lora_name"] in listed,
+        "tensors": len(comfy.utils.load_torch_file(path)),
+        "layers": len(reloaded.patches),
+        "unmatched": unmatched,
+        "losses": taken["loss_map"]["loss"],
+        "changed": float((after - before).abs().max()),
+        "same_as_output": bool((_draw(taken["model"]) == after).all()),
+        "same_as_lora_model": bool((_draw(_load_model(host, given, taken)) == after).all()),
+        "socket_untouched": bool((_draw(given["model"]) == before).all())
+        and given["model"].patches == patches
+        and not any("lora" in name for name, _ in given["model"].model.named_modules()),
+        "texts": [data["text"] for event, data in outcome.messages if event == "progress_text"],
+        "shown": outcome.outputs["2"],
+        "runs": sorted(p.name for p in (host.base / "output/nsync/runs").iterdir()),
+    }
+
+
+def _graph(**settings):
+    wanted = {"rule": "projection", "steps": 1, "rank": 4, "alpha": 4.0, "learning_rate": 1e-2}
+    wanted |= {"batch": 1, "layers": "attention", "seed": 0, "name": "small", "scope": "global"}
+    wanted |= {"weight": 0.5, "shared_noise": False, "warmup": 0, "schedule": "constant"}
+    wanted |= {"clip_norm": 1.0, "precision": "fp32", "preview_every": 1, "preview_prompt": ""}
+    wanted |= {"preview_steps": 2, "preview_guidance": 1.0} | settings
+    source = dict(zip(("model", "clip", "vae", "style_set"), [["1", i] for i in range(4)]))
+    outputs = ("model", "lora", "loss_map", "lora_name")
+    sink = {name: ["2", i] for i, name in enumerate(outputs)}
+    return {
+        "1": {"class_type": "TestSource", "inputs": {}},
+        "2": {"class_type": "NSYNC_ContrastiveLoRATrainer", "inputs": source | wanted},
+        "3": {"class_type": "TestSink", "inputs": sink},
+    }
+
+
+def _sockets(host, kind):
+    sys.path.insert(0, str(Path(__file__).parent))
+    import architectures
+    import torch
+
+    with torch.inference_mode():  # as the host's own loaders
+        model, clip, vae = architectures.sockets(kind)
+    denoiser = host.module("nodes.host").HostDenoiser(model, clip, vae)
+    style_set = _style_set(host, denoiser.identity)
+    return {"model": model, "clip": clip, "vae": vae, "style_set": style_set}
+
+
+def _style_set(host, base):
+    import torch
+    from PIL import Image
+
+    sets = host.module("nsync.style_set")
+    folder = host.base / "output" / "made"
+    folder.mkdir(parents=True, exist_ok=True)
+    items, files = [], {}
+    for i in range(3):
+        name, source = f"picture_{i}", torch.Generator().manual_seed(i)
+        pixels = torch.rand(3, 64, 64 + 32 * (i % 2), generator=source)
+        items.append(sets.StyleItem(name, f"shape number {i}", pixels=pixels))
+        other = torch.rand(3, 64, 64, generator=source).mul(255).byte().permute(1, 2, 0)
+        Image.fromarray(other.numpy()).save(folder / f"{name}.png")
+        files[name] = (folder / f"{name}.png",)
+    made = sets.StyleSet(tuple(items), token="sks", resolution=64)
+    return made.with_negatives(files, base)
+
+
+def _serve(host, given, taken):
+    """Two nodes for a graph: one gives the sockets, one takes what comes out."""
+
+    class TestSource:
+        RETURN_TYPES = ("MODEL", "CLIP", "VAE", "NSYNC_STYLE_SET")
+        FUNCTION = "give"
+        CATEGORY = "test"
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            return {"required": {}}
+
+        def give(self):
+            return tuple(given.values())
+
+    class TestSink:
+        RETURN_TYPES = ()
+        FUNCTION = "take"
+        CATEGORY = "test"
+        OUTPUT_NODE = True
+
+        @classmethod
+        def INPUT_TYPES(cls):  # noqa: N802
+            types = {"model": "MODEL", "lora": "LORA_MODEL", "loss_map": "LOSS_MAP"}
+            types["lora_name"] = "STRING"
+            return {"required": {name: (kind,) for name, kind in types.items()}}
+
+        def take(self, **values):
+            taken.update(values)
+            return ()
+
+    host.nodes |= {"TestSource": TestSource, "TestSink": TestSink}
+
+
+def _draw(model):
+    import comfy.sample
+    import torch
+
+    with torch.inference_mode():
+        channels = model.model.latent_format.latent_channels
+        noise = torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+        states = torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(1))
+        words = [[states, {"pooled_output": states[:, 0]}]]
+        return comfy.sample.sample(
+            model,
+            noise,
+            2,
+            1.0,
+            "euler",
+            "simple",
+            words,
+            words,
+            noise * 0,
+            disable_pbar=True,
+            seed=1,
+        )
+
+
+def _load_lora(model, name):
+    """By the host's own node; with the keys that it says it did not load."""
+    import logging
+
+    import nodes
+
+    said = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            said.append(record.getMessage())
+
+    listener = Listener()
+    logging.getLogger().addHandler(listener)
+    try:
+        loaded, _ = nodes.LoraLoader().load_lora(model, None, name, 1.0, 0.0)
+    finally:
+        logging.getLogger().removeHandler(listener)
+    return loaded, [text for text in said if "lora key not loaded" in text or "NOT LOADED" in text]
+
+
+def _load_model(host, given, taken):
+    loader = host.nodes["LoraModelLoader"]
+    return loader.execute(given["model"], taken["lora"], 1.0).args[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_train_save_and_load(in_host, kind):
+    done = in_host(train_through_the_graph, kind=kind, name=f"small {kind}")
+    assert done["ok"], done["error"]
+    assert done["listed"]
+    assert done["tensors"] == 3 * done["layers"] > 0
+    assert done["unmatched"] == []
+    assert len(done["losses"]) == 1
+    assert done["changed"] > 1e-4
+    assert done["same_as_output"]
+    assert done["same_as_lora_model"]
+    assert done["socket_untouched"]
+    assert "step 1 of 1 | loss" in done["texts"][-1]
+    assert done["shown"]["images"][0]["filename"] == "step_000001.png"
