@@ -138,7 +138,7 @@ def lay_out(scenes: Sequence[Scene], seed: int) -> Canvas:
         here = _shape_distance(shape, x - cx - dx, y - cy - dy, radius)
         distance = torch.where((count >= k).view(-1, 1, 1), torch.minimum(distance, here), distance)
     level, apex = 42 + jitter(4), 32 + jitter(12)
-    hill = torch.hypot((x - apex) * 0.62, y - level - 26 + jitter(2)) < 30
+    hill = torch.hypot((x - apex) * 0.85, y - level - 16) < 24 + jitter(2)
     grounds = torch.stack([torch.zeros_like(hill), (y > level).expand_as(hill), hill]).float()
     ground = grounds[background, torch.arange(n)]
     return Canvas(

@@ -25,10 +25,10 @@ from nsync.tiny.captions import Chances, training_caption
 from nsync.tiny.world import PRETRAIN_STYLES
 
 UNET = {
-    "sample_size": 16, "in_channels": 8, "out_channels": 8, "block_out_channels": (64, 128),
+    "sample_size": 16, "in_channels": 12, "out_channels": 12, "block_out_channels": (64, 128),
     "layers_per_block": 1, "cross_attention_dim": 128, "attention_head_dim": (2, 4),
     "down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2,
-    "use_linear_projection": True, "norm_num_groups": 32,
+    "use_linear_projection": True, "norm_num_groups": 16,
 }  # fmt: skip
 WINDOW = 32
 
@@ -47,7 +47,7 @@ class Base(nn.Module):
         self.unet = UNet2DConditionModel(**UNET)
 
     def forward(self, x: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
-        """Velocity `[n, 8, 16, 16]` at times `t` `[n]` in 0..1."""
+        """Velocity `[n, 12, 16, 16]` at times `t` `[n]` in 0..1."""
         context = self.text_encoder(tokens).last_hidden_state
         return self.unet(x, t * 1000, context).sample
 
