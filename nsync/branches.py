@@ -1,5 +1,6 @@
 """One gradient per branch: of the mean denoising loss on positives, on negatives, on anchors."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .denoiser import Denoiser, take
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,43 +40,61 @@ class BranchResult:
     gradients: list[Tensor]
 
 
-def branch_gradients(
-    denoiser: Denoiser,
-    parameters: Sequence[nn.Parameter],
-    batches: Mapping[str, Batch],
-    precision: str = "fp32",
-) -> dict[str, BranchResult]:
+class BranchPasses:
     """The gradient of each branch by itself, one pass after the other: the reference form.
 
     Nothing is left in `.grad`, so no branch can leak into another. Pictures of different sizes in
     a batch are passed in groups of one size, with the same mean.
 
     Args:
+        parameters: what the gradients are of.
         precision: "fp32", or "bf16" for the network's arithmetic under autocast.
     """
-    return {
-        name: _one_branch(denoiser, parameters, batch, precision) for name, batch in batches.items()
-    }
 
+    def __init__(
+        self, denoiser: Denoiser, parameters: Sequence[nn.Parameter], precision: str = "fp32"
+    ) -> None:
+        self._denoiser, self._parameters, self._precision = denoiser, parameters, precision
+        self._overwrites = False
 
-def _one_branch(
-    denoiser: Denoiser, parameters: Sequence[nn.Parameter], batch: Batch, precision: str
-) -> BranchResult:
-    count = len(batch.names)
-    losses = torch.zeros(count, device=denoiser.device)
-    total: list[Tensor] = []
-    for rows in _same_size(batch):
-        with _arithmetic(precision, denoiser.device):
-            part = denoiser.loss(
-                torch.stack([batch.latents[row] for row in rows]).to(denoiser.device),
-                {k: v.to(denoiser.device) for k, v in take(batch.conditioning, rows).items()},
-                torch.stack([batch.noise[row] for row in rows]).to(denoiser.device),
-                batch.times[rows].to(denoiser.device),
+    def __call__(self, batches: Mapping[str, Batch]) -> dict[str, BranchResult]:
+        """Losses and gradients of the branches, by name."""
+        return {name: self._branch(batch) for name, batch in batches.items()}
+
+    def _branch(self, batch: Batch) -> BranchResult:
+        device, count = self._denoiser.device, len(batch.names)
+        losses = torch.zeros(count, device=device)
+        total: list[Tensor] = []
+        for rows in _same_size(batch):
+            inputs = (
+                torch.stack([batch.latents[row] for row in rows]).to(device),
+                {k: v.to(device) for k, v in take(batch.conditioning, rows).items()},
+                torch.stack([batch.noise[row] for row in rows]).to(device),
+                batch.times[rows].to(device),
             )
-        found = torch.autograd.grad(part.float().sum() / count, parameters, materialize_grads=True)
-        total = [a + b for a, b in zip(total, found, strict=True)] if total else list(found)
-        losses[rows] = part.detach().float()
-    return BranchResult(losses, total)
+            losses[rows], found = self._pass(inputs, count)
+            total = [a + b for a, b in zip(total, found, strict=True)] if total else list(found)
+        return BranchResult(losses, total)
+
+    def _pass(self, inputs: tuple, count: int) -> tuple[Tensor, Sequence[Tensor]]:
+        try:
+            with _saving_overwritten() if self._overwrites else nullcontext():
+                with _arithmetic(self._precision, self._denoiser.device):
+                    losses = self._denoiser.loss(*inputs).float()
+                mean = losses.sum() / count
+                found = torch.autograd.grad(mean, self._parameters, materialize_grads=True)
+            return losses.detach(), found
+        except RuntimeError as error:
+            if self._overwrites or "modified by an inplace operation" not in str(error):
+                raise
+        # Written for drawing alone, the network (Flux is one) overwrites what a backward pass
+        # needs. From now on that is copied first; other networks are spared the cost.
+        logger.info("The network overwrites its activations: they are copied from now on")
+        self._overwrites = True
+        return self._pass(inputs, count)
+
+
+_saving_overwritten = torch.autograd.graph.allow_mutation_on_saved_tensors
 
 
 def _same_size(batch: Batch) -> list[list[int]]:

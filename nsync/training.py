@@ -16,7 +16,7 @@ from torch import Tensor
 from . import __version__
 from .adapters import Adapters, adapters, check_rank, select_layers
 from .batches import check_set, draw_batches, encode_set
-from .branches import Batch, BranchResult, branch_gradients
+from .branches import Batch, BranchPasses, BranchResult
 from .denoiser import Denoiser
 from .rules import refine, statistics
 from .run_log import RunLog, ShareWatch
@@ -102,6 +102,7 @@ def train(
     with ready(), _adapters(settings, denoiser) as trained, _kept_if_stopped(trained, log, export):
         parameters = list(trained.parameters.values())
         optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
+        passes = BranchPasses(denoiser, parameters, settings.precision)
         watch, clock = ShareWatch(), _Clock(settings.steps)
         if settings.preview_every:
             _draw_preview(preview, 0)
@@ -109,7 +110,7 @@ def train(
         for step in range(settings.steps):
             # A gradient per branch.
             batches = draw_batches(encoded, settings, step)
-            branches = branch_gradients(denoiser, parameters, batches, settings.precision)
+            branches = passes(batches)
 
             # One update of them, clipped after the rule.
             gradients = {name: branch.gradients for name, branch in branches.items()}

@@ -49,7 +49,8 @@ def _graph(**settings):
     wanted |= {"weight": 0.5, "shared_noise": False, "warmup": 0, "schedule": "constant"}
     wanted |= {"clip_norm": 1.0, "precision": "fp32", "preview_every": 1, "preview_prompt": ""}
     wanted |= {"preview_steps": 2, "preview_guidance": 1.0} | settings
-    source = dict(zip(("model", "clip", "vae", "style_set"), [["1", i] for i in range(4)]))
+    given = ("model", "clip", "vae", "style_set")
+    source = {name: ["1", i] for i, name in enumerate(given)}
     outputs = ("model", "lora", "loss_map", "lora_name")
     sink = {name: ["2", i] for i, name in enumerate(outputs)}
     return {
@@ -99,7 +100,7 @@ def _serve(host, given, taken):
         CATEGORY = "test"
 
         @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
+        def INPUT_TYPES(cls):
             return {"required": {}}
 
         def give(self):
@@ -112,7 +113,7 @@ def _serve(host, given, taken):
         OUTPUT_NODE = True
 
         @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802
+        def INPUT_TYPES(cls):
             types = {"model": "MODEL", "lora": "LORA_MODEL", "loss_map": "LOSS_MAP"}
             types["lora_name"] = "STRING"
             return {"required": {name: (kind,) for name, kind in types.items()}}

@@ -8,7 +8,7 @@ import torch
 from denoisers import SmallDenoiser, small_set
 
 from nsync.batches import EncodedSet, denial, draw_batches, encode_set
-from nsync.branches import Batch, branch_gradients
+from nsync.branches import Batch, BranchPasses
 from nsync.settings import TrainSettings
 
 SETTINGS = TrainSettings(batch=2)
@@ -115,11 +115,9 @@ def test_mixed_sizes_have_the_gradient_of_the_mean(encoded: EncodedSet) -> None:
     parameters[1].requires_grad_()
     batch = draw_batches(encoded, replace(SETTINGS, batch=5), 0)["positive"]
     assert len({latents.shape for latents in batch.latents}) == 2
-    whole = branch_gradients(denoiser, parameters, {"positive": batch})["positive"]
-    single = [
-        branch_gradients(denoiser, parameters, {"positive": _only(batch, row)})["positive"]
-        for row in range(5)
-    ]
+    passes = BranchPasses(denoiser, parameters)
+    whole = passes({"positive": batch})["positive"]
+    single = [passes({"positive": _only(batch, row)})["positive"] for row in range(5)]
     torch.testing.assert_close(whole.losses, torch.cat([part.losses for part in single]))
     for place, gradient in enumerate(whole.gradients):
         mean = torch.stack([part.gradients[place] for part in single]).mean(0)
@@ -134,3 +132,29 @@ def _only(batch: Batch, row: int) -> Batch:
         batch.noise[row : row + 1],
         batch.times[row : row + 1],
     )
+
+
+class OverwritingDenoiser(SmallDenoiser):
+    """Overwrites an activation that the backward pass needs, as networks written to draw may."""
+
+    def loss(self, *args):
+        def overwrite(module, inputs, output):
+            inputs[0].add_(1.0)
+
+        hook = self.network.conv_out.register_forward_hook(overwrite)
+        try:
+            return super().loss(*args)
+        finally:
+            hook.remove()
+
+
+def test_a_network_that_overwrites_its_activations(encoded: EncodedSet) -> None:
+    batches = draw_batches(encoded, SETTINGS, 0)
+    results = []
+    for denoiser in (SmallDenoiser(), OverwritingDenoiser()):
+        parameter = denoiser.network.conv_out.weight.requires_grad_()
+        results.append(BranchPasses(denoiser, [parameter])(batches))
+    expected, found = results
+    for name, result in found.items():
+        assert torch.equal(result.losses, expected[name].losses)
+        torch.testing.assert_close(result.gradients, expected[name].gradients)
