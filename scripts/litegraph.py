@@ -171,5 +171,7 @@ class Graph:
 
 
 def _default(kind: Any, options: Json) -> Any:
-    choices = kind if isinstance(kind, list) else options.get("options", [None])
-    return options.get("default", {"STRING": "", "BOOLEAN": False}.get(str(kind), choices[0]))
+    if "default" in options:
+        return options["default"]
+    choices = kind if isinstance(kind, list) else options.get("options", [])
+    return choices[0] if choices else {"STRING": "", "BOOLEAN": False}.get(str(kind))

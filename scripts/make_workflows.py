@@ -20,7 +20,7 @@ GREEN, BLUE, ROSE, GOLD = "#3f7a4f", "#3f5f8a", "#8a3f5f", "#8a7a3f"
 
 STYLE = "blueprint"
 TOKEN = "sks"
-PROMPT = "a red circle in the style of sks"
+PROMPT = "a red circle in the centre in the style of sks"
 QUICK_TRAINING = {"steps": 300, "learning_rate": 0.001, "batch": 4, "rank": 16, "alpha": 16.0}
 QUICK_SAMPLING = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
 SD15 = {
@@ -116,9 +116,9 @@ def quickstart(graph: Graph) -> None:
     for row, (title, model) in enumerate(arms.items()):
         values = {**QUICK_SAMPLING, "seed": 1, "positive": prompt["CONDITIONING"]}
         values |= {"negative": empty["CONDITIONING"], "latent_image": latent["LATENT"]}
-        _draw(graph, title, model, base["VAE"], (2820, 60 + 500 * row), values, enlarge=4.0)
+        _draw(graph, title, model, base["VAE"], (2820, 60 + 560 * row), values, enlarge=4.0)
     graph.note(COMPARE_NOTE, (2360, 680), (400, 260))
-    graph.group("4. Same prompts, same seeds", (2340, -20, 1280, 1560), GOLD)
+    graph.group("4. Same prompts, same seeds", (2340, -20, 1280, 1720), GOLD)
 
 
 def sd15(graph: Graph) -> None:
@@ -127,7 +127,12 @@ def sd15(graph: Graph) -> None:
     name = {"ckpt_name": SD15["name"], "models": [SD15]}
     base = graph.node("CheckpointLoaderSimple", (-40, 60), **name)
     style_set = graph.node(
-        "NSYNC_StyleSet", (320, 60), size=(340, 380), folder="my_style", token=TOKEN, resolution=512
+        "NSYNC_StyleSet",
+        (320, 60),
+        size=(340, 380),
+        folder="input/my_style",
+        token=TOKEN,
+        resolution=512,
     )
     graph.note(SD15_SET, (-40, 260), (320, 260))
     graph.group("1. Style set", (-80, -20, 780, 860), GREEN)
@@ -135,7 +140,8 @@ def sd15(graph: Graph) -> None:
     parts = {name: base[name.upper()] for name in ("model", "clip", "vae")}
     sockets = {**parts, "style_set": style_set["style_set"]}
     kind = "NSYNC_NegativeSetGenerator"
-    negatives = graph.node(kind, (760, 60), size=(360, 420), name="my_style", **sockets)
+    painting = {"name": "my_style", "scheduler": "normal"}
+    negatives = graph.node(kind, (760, 60), size=(360, 420), **painting, **sockets)
     graph.node("PreviewImage", (760, 540), size=(360, 260), images=negatives["images"])
     _text(graph, "Negative set folder", (1160, 60), negatives["folder"])
     graph.note(SD15_NEGATIVES, (1160, 540), (280, 260))
@@ -147,7 +153,7 @@ def sd15(graph: Graph) -> None:
         "NSYNC_ContrastiveLoRATrainer", (1540, 60), size=(380, 740), title="Train", **values
     )
     _results(graph, trained, (1960, 60), "my_style")
-    graph.note(SD15_TRAINER, (1960, 500), (320, 300))
+    graph.note(SD15_TRAINER, (1960, 540), (320, 300))
     graph.group("3. Training", (1500, -20, 820, 860), ROSE)
 
     text = "a house by the sea in the style of sks"
@@ -159,9 +165,9 @@ def sd15(graph: Graph) -> None:
     for row, (title, model) in enumerate(arms.items()):
         values = {**sampling, "seed": 1, "positive": prompt["CONDITIONING"]}
         values |= {"negative": empty["CONDITIONING"], "latent_image": latent["LATENT"]}
-        _draw(graph, title, model, base["VAE"], (2840, 60 + 480 * row), values)
+        _draw(graph, title, model, base["VAE"], (2840, 60 + 520 * row), values)
     graph.note(SD15_COMPARE, (2380, 640), (400, 160))
-    graph.group("4. Without and with", (2360, -20, 1280, 1000), GOLD)
+    graph.group("4. Without and with", (2360, -20, 1280, 1080), GOLD)
 
 
 def _style_set(graph: Graph, pictures: Node) -> Node:
@@ -207,8 +213,8 @@ def _draw(
     image = decoded["IMAGE"]
     if enlarge != 1.0:
         scaling = {"upscale_method": "nearest-exact", "scale_by": enlarge, "image": image}
-        image = graph.node("ImageScaleBy", (x, y + 390), size=(320, 82), **scaling)["IMAGE"]
-    graph.node("PreviewImage", (x + 360, y), size=(400, 430), title=title, images=image)
+        image = graph.node("ImageScaleBy", (x, y + 430), size=(320, 82), **scaling)["IMAGE"]
+    graph.node("PreviewImage", (x + 360, y), size=(400, 460), title=title, images=image)
 
 
 def main() -> None:

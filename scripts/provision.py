@@ -157,7 +157,8 @@ def _install(
         return
     say(f"installing the {name} packages (the first time: gigabytes, minutes)")
     unfinished.touch()  # a killed pip may leave a package half copied: then start anew
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check"]
+    command += [] if sys.stdout.isatty() else ["-qq"]  # a person sees the downloads move
     for file in files:
         command += ["-r", str(file)]
     if subprocess.run([*command, *packages], check=False).returncode:

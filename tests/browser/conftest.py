@@ -26,13 +26,6 @@ SCREENSHOTS = PACK / "output" / "screenshots"
 READY_MS = 120_000
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The page of the newest version only: the older one's frontend is another package."""
-    if "installation" in metafunc.fixturenames:
-        name = "COMFYUI_PATH" if os.environ.get("COMFYUI_PATH") else "0.30.0"
-        metafunc.parametrize("installation", [name], indirect=True, scope="session")
-
-
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of the browser."""
