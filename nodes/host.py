@@ -75,13 +75,17 @@ class HostDenoiser:
     @property
     def size_multiple(self) -> int:
         """Pixels per latent, times the patch of a transformer."""
-        patch = getattr(self.network, "patch_size", 1)
+        patch = getattr(self.network, "patch_size", None) or 1
         side = patch if isinstance(patch, int) else max(patch)
-        return self._format.spacial_downscale_ratio * (side or 1)
+        return self._format.spacial_downscale_ratio * side
 
     @contextmanager
-    def trainable(self) -> Iterator[None]:
+    def trainable(self, dtype: torch.dtype | None = None) -> Iterator[None]:
         """The model loaded and fit for autograd; afterwards it draws what it drew before, bitwise.
+
+        Args:
+            dtype: of the network's arithmetic; None keeps the host's choice, often float16, in
+                which small gradients vanish. The weights stay as they are stored.
 
         Raises:
             InputError: the model lies in dynamic VRAM and cannot be loaded again; see
@@ -90,6 +94,8 @@ class HostDenoiser:
         socket = self._patcher
         with torch.inference_mode(False):
             self._patcher = whole_model(socket)
+            if dtype not in (None, self._patcher.model.get_dtype_inference()):
+                self._patcher.set_model_compute_dtype(dtype)
         try:
             with trainable(self._patcher):
                 self._in_training = True
@@ -114,7 +120,9 @@ class HostDenoiser:
         """(tokens that the prompt takes, tokens read at once) of the encoder that reads most."""
         counts = []
         for name, chunks in self._clip.tokenize(text, return_word_ids=True).items():
-            tokenizer = _tokenizer(self._clip, name)
+            if _part(self._clip.cond_stage_model, name) is None:
+                continue  # SD3 without its T5
+            tokenizer = _part(self._clip.tokenizer, name)
             words = sum(token[2] != 0 for chunk in chunks for token in chunk)
             ends = ("start_token", "end_token")
             used = words + sum(getattr(tokenizer, end, None) is not None for end in ends)
@@ -245,9 +253,10 @@ def _parts(
     return [places[start : start + most] for start in range(0, len(rows), most)]
 
 
-def _tokenizer(clip: CLIP, name: str) -> object | None:
-    found = getattr(clip.tokenizer, name, None)
-    return found if found is not None else getattr(clip.tokenizer, f"clip_{name}", None)
+def _part(owner: object, name: str) -> object | None:
+    """The tokenizer or encoder of one kind of tokens: of "l" it is `clip_l`, of "t5xxl" `t5xxl`."""
+    names = [known for known in (f"clip_{name}", name) if hasattr(owner, known)]
+    return getattr(owner, names[0]) if names else owner
 
 
 def _normal(value: Tensor) -> Tensor:

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import comfyui_version
 import folder_paths
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor
@@ -24,6 +26,7 @@ from .lora import lora_folder, lora_names
 from .progress import Previews, TrainingProgress
 from .style_set import on_picture
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _PLAIN_NAME = re.compile(r"[^<>:\"/\\|?*\x00-\x1f.][^<>:\"/\\|?*\x00-\x1f]{0,99}")
 
 
@@ -76,7 +79,7 @@ class TrainingRun:
             on_step=progress.on_step,
             on_item=on_picture(),
             preview=previews,
-            ready=self.denoiser.trainable,
+            ready=partial(self.denoiser.trainable, _DTYPES[self.settings.precision]),
         )
 
     def previews_of(

@@ -64,13 +64,37 @@ def _graph(**settings):
     }
 
 
-def _sockets(host, kind):
+def train_a_half_precision_base(host):
+    """Which dtypes the network's first layer sees at each precision, drawn and trained."""
+    import torch
+
+    found = {}
+    for precision in ("fp32", "bf16"):
+        given, taken = _sockets(host, "SD15", torch.float16), {}
+        _serve(host, given, taken)
+        before, seen = _draw(given["model"]), []
+        layer = given["model"].model.diffusion_model.input_blocks[1][0]
+        hook = layer.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
+        outcome = host.run(_graph(precision=precision, name=precision, preview_every=0))
+        hook.remove()
+        found[precision] = {
+            "error": outcome.error,
+            "seen": sorted({str(value.dtype) for value in seen}),
+            "losses": taken["loss_map"]["loss"],
+            "lora": sorted({str(value.dtype) for value in taken["lora"].values()}),
+            "same": bool((_draw(given["model"]) == before).all()),
+            "stored": str(given["model"].model.diffusion_model.out[2].weight.dtype),
+        }
+    return found
+
+
+def _sockets(host, kind, dtype=None):
     sys.path.insert(0, str(Path(__file__).parent))
     import architectures
     import torch
 
     with torch.inference_mode():  # as the host's own loaders
-        model, clip, vae = architectures.sockets(kind)
+        model, clip, vae = architectures.sockets(kind, dtype or torch.float32)
     denoiser = host.module("nodes.host").HostDenoiser(model, clip, vae)
     style_set = _style_set(host, denoiser.identity)
     return {"model": model, "clip": clip, "vae": vae, "style_set": style_set}
@@ -326,3 +350,17 @@ def test_what_loaders_read_is_what_was_trained(comparisons, kind):
         if kind in ("SD15", "SDXL"):
             assert one["diffusers"]["layers"] == one["layers"]
             assert one["diffusers"]["error"] < 1e-5 < 1e-3 < one["diffusers"]["effect"]
+
+
+def test_precision_is_that_of_the_arithmetic(in_host):
+    found = in_host(train_a_half_precision_base)
+    for precision, dtype in (("fp32", "torch.float32"), ("bf16", "torch.bfloat16")):
+        assert found[precision] == {
+            "error": "",
+            "seen": [dtype],
+            "losses": found[precision]["losses"],
+            "lora": ["torch.float32"],
+            "same": True,
+            "stored": "torch.float16",
+        }
+    assert found["bf16"]["losses"] == pytest.approx(found["fp32"]["losses"], rel=0.05)
