@@ -3,12 +3,17 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .caption_images import CaptionImages
+from .negative_set import NegativeSetGenerator
 from .style_set import StyleSet
+from .tiny_base import TinyBase, TinyStylePictures
 from .trainer import ContrastiveLoRATrainer
 
 NODES: list[type[io.ComfyNode]] = [
+    TinyBase,
+    TinyStylePictures,
     CaptionImages,
     StyleSet,
+    NegativeSetGenerator,
     ContrastiveLoRATrainer,
 ]
 

@@ -104,7 +104,7 @@ def quickstart(graph: Graph) -> None:
     sockets["style_set"] = negatives["style_set"]
     plain = _trainer(graph, "plain", "quickstart_plain", 60, sockets)
     nsync = _trainer(graph, "overlap", "quickstart_nsync", 860, sockets)
-    graph.note(TRAINER_NOTE, (2360, -260), (560, 220))
+    graph.note(TRAINER_NOTE, (1500, -260), (640, 190))
     graph.group("3. Training", (1480, -20, 840, 1640), ROSE)
 
     prompt = graph.node(

@@ -85,7 +85,7 @@ class Console:
 @pytest.fixture
 def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
     """ComfyUI's page, loaded and past its first-run dialogs."""
-    context = browser.new_context(viewport={"width": 1800, "height": 1000})
+    context = browser.new_context(viewport={"width": 2560, "height": 1440})
     fresh = context.new_page()
     fresh.console = Console(fresh)
     # A user who has been here before: no tutorial, no template browser over the canvas.
