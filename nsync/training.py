@@ -140,7 +140,8 @@ def train(
                 _draw_preview(preview, step + 1)
 
         weights = trained.state()
-        file = export(weights, settings.steps)
+
+    file = export(weights, settings.steps)
     logger.info("Trained %d steps; saved %s", settings.steps, file)
     return TrainResult(weights, log.losses, file)
 

@@ -17,10 +17,11 @@ def _train_through_the_graph(host, kind, **settings):
     import comfy.utils
     import folder_paths
 
-    given, taken = _sockets(host, kind), {}
-    _serve(host, given, taken)
+    graphs = _helpers()
+    given = graphs.sockets(host, kind)
+    taken = graphs.serve(host, given)
     before, patches = _draw(given["model"]), dict(given["model"].patches)
-    outcome = host.run(_graph(**settings))
+    outcome = host.run(graphs.graph(**settings))
     if not outcome.ok:
         return {"ok": False, "error": outcome.error}
 
@@ -47,35 +48,18 @@ def _train_through_the_graph(host, kind, **settings):
     }
 
 
-def _graph(**settings):
-    wanted = {"rule": "projection", "steps": 1, "rank": 4, "alpha": 4.0, "learning_rate": 1e-2}
-    wanted |= {"batch": 1, "layers": "attention", "seed": 0, "name": "small", "scope": "global"}
-    wanted |= {"weight": 0.5, "shared_noise": False, "warmup": 0, "schedule": "constant"}
-    wanted |= {"clip_norm": 1.0, "precision": "fp32", "preview_every": 1, "preview_prompt": ""}
-    wanted |= {"preview_steps": 2, "preview_guidance": 1.0} | settings
-    given = ("model", "clip", "vae", "style_set")
-    source = {name: ["1", i] for i, name in enumerate(given)}
-    outputs = ("model", "lora", "loss_map", "lora_name")
-    sink = {name: ["2", i] for i, name in enumerate(outputs)}
-    return {
-        "1": {"class_type": "TestSource", "inputs": {}},
-        "2": {"class_type": "NSYNC_ContrastiveLoRATrainer", "inputs": source | wanted},
-        "3": {"class_type": "TestSink", "inputs": sink},
-    }
-
-
 def train_a_half_precision_base(host):
     """Which dtypes the network's first layer sees at each precision, drawn and trained."""
     import torch
 
-    found = {}
+    graphs, found = _helpers(), {}
     for precision in ("fp32", "bf16"):
-        given, taken = _sockets(host, "SD15", torch.float16), {}
-        _serve(host, given, taken)
+        given = graphs.sockets(host, "SD15", torch.float16)
+        taken = graphs.serve(host, given)
         before, seen = _draw(given["model"]), []
         layer = given["model"].model.diffusion_model.input_blocks[1][0]
         hook = layer.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
-        outcome = host.run(_graph(precision=precision, name=precision, preview_every=0))
+        outcome = host.run(graphs.graph(precision=precision, name=precision, preview_every=0))
         hook.remove()
         found[precision] = {
             "error": outcome.error,
@@ -88,69 +72,11 @@ def train_a_half_precision_base(host):
     return found
 
 
-def _sockets(host, kind, dtype=None):
+def _helpers():
     sys.path.insert(0, str(Path(__file__).parent))
-    import architectures
-    import torch
+    import trainer_graph
 
-    with torch.inference_mode():  # as the host's own loaders
-        model, clip, vae = architectures.sockets(kind, dtype or torch.float32)
-    denoiser = host.module("nodes.host").HostDenoiser(model, clip, vae)
-    style_set = _style_set(host, denoiser.identity)
-    return {"model": model, "clip": clip, "vae": vae, "style_set": style_set}
-
-
-def _style_set(host, base):
-    import torch
-    from PIL import Image
-
-    sets = host.module("nsync.style_set")
-    folder = host.base / "output" / "made"
-    folder.mkdir(parents=True, exist_ok=True)
-    items, files = [], {}
-    for i in range(3):
-        name, source = f"picture_{i}", torch.Generator().manual_seed(i)
-        pixels = torch.rand(3, 64, 64 + 32 * (i % 2), generator=source)
-        items.append(sets.StyleItem(name, f"shape number {i}", pixels=pixels))
-        other = torch.rand(3, 64, 64, generator=source).mul(255).byte().permute(1, 2, 0)
-        Image.fromarray(other.numpy()).save(folder / f"{name}.png")
-        files[name] = (folder / f"{name}.png",)
-    made = sets.StyleSet(tuple(items), token="sks", resolution=64)
-    return made.with_negatives(files, base)
-
-
-def _serve(host, given, taken):
-    """Two nodes for a graph: one gives the sockets, one takes what comes out."""
-
-    class TestSource:
-        RETURN_TYPES = ("MODEL", "CLIP", "VAE", "NSYNC_STYLE_SET")
-        FUNCTION = "give"
-        CATEGORY = "test"
-
-        @classmethod
-        def INPUT_TYPES(cls):
-            return {"required": {}}
-
-        def give(self):
-            return tuple(given.values())
-
-    class TestSink:
-        RETURN_TYPES = ()
-        FUNCTION = "take"
-        CATEGORY = "test"
-        OUTPUT_NODE = True
-
-        @classmethod
-        def INPUT_TYPES(cls):
-            types = {"model": "MODEL", "lora": "LORA_MODEL", "loss_map": "LOSS_MAP"}
-            types["lora_name"] = "STRING"
-            return {"required": {name: (kind,) for name, kind in types.items()}}
-
-        def take(self, **values):
-            taken.update(values)
-            return ()
-
-    host.nodes |= {"TestSource": TestSource, "TestSink": TestSink}
+    return trainer_graph
 
 
 def _draw(model):
@@ -235,7 +161,7 @@ def _compare_loaded_with_trained(host, kind):
     lora, checkpoint = host.module("nodes.lora"), host.module("nsync.checkpoint")
     adapters = host.module("nsync.adapters")
     denoisers = host.module("nodes.host")
-    given = _sockets(host, kind)
+    given = _helpers().sockets(host, kind)
     given.pop("style_set")
     names = lora.lora_names(given["model"])
     unet = _diffusers_unet(kind, given["model"])

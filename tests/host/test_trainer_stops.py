@@ -1,0 +1,154 @@
+"""The trainer stopped, or asked for what cannot be: one clear error, and no file changed."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def stop_while_it_trains(host):
+    """The page's stop button pressed after the second step."""
+    import threading
+    import time
+
+    import comfy.model_management
+    import folder_paths
+
+    graphs = _helpers()
+    given = graphs.sockets(host, "SD15")
+    graphs.serve(host, given)
+    log = host.base / "output/nsync/runs/stopped/log.jsonl"
+
+    def press():
+        while not log.exists() or len(log.read_text().splitlines()) < 2:
+            time.sleep(0.01)
+        comfy.model_management.interrupt_current_processing()
+
+    threading.Thread(target=press, daemon=True).start()
+    outcome = host.run(graphs.graph(name="stopped", steps=100_000, preview_every=0))
+    steps = len(log.read_text().splitlines())
+    name = f"stopped_stopped_at_{steps}.safetensors"
+    events = [event for event, _ in outcome.messages]
+    return {
+        "ok": outcome.ok,
+        "interrupted": "execution_interrupted" in events,
+        "steps": steps,
+        "listed": name in folder_paths.get_filename_list("loras"),
+        "told": _metadata(folder_paths.get_full_path_or_raise("loras", name))["nsync.steps"],
+        "clean": not any("lora" in n for n, _ in given["model"].model.named_modules()),
+        "in_training": comfy.model_management.in_training,
+    }
+
+
+def ask_for_the_impossible(host):
+    """Each bad request: its error, and the files that came or went."""
+    graphs = _helpers()
+    given = graphs.sockets(host, "SD15")
+    graphs.serve(host, given)
+    good, found = dict(given), {}
+    for name, (settings, changes) in _bad_requests(host, good).items():
+        given.update(good | changes)
+        before = _files(host.base / "output")
+        outcome = host.run(graphs.graph(**settings))
+        found[name] = [outcome.error, sorted(_files(host.base / "output") ^ before)]
+    return found
+
+
+def fill_the_disk(host):
+    """Files may grow to 64 kB only, so that the log fits and the LoRA does not."""
+    import resource
+
+    graphs = _helpers()
+    graphs.serve(host, graphs.sockets(host, "SD15"))
+    before = _files(host.base / "output")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, limits[1]))
+    try:
+        outcome = host.run(graphs.graph(name="full", preview_every=0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    return [outcome.error, sorted(_files(host.base / "output") - before)]
+
+
+def _helpers():
+    sys.path.insert(0, str(Path(__file__).parent))
+    import trainer_graph
+
+    return trainer_graph
+
+
+def _bad_requests(host, good):
+    from dataclasses import replace
+
+    import torch
+    from small_models import vae
+
+    whole = good["style_set"]
+    bare = replace(whole, items=tuple(replace(item, negatives=()) for item in whole.items))
+    blind = vae(4)
+    with torch.no_grad():
+        next(blind.first_stage_model.parameters()).fill_(float("nan"))
+    return {
+        "no negatives": ({}, {"style_set": bare}),
+        "another base": ({}, {"style_set": replace(whole, base="0" * 64)}),
+        "one positive": ({"rule": "nsync"}, {"style_set": replace(whole, items=whole.items[:1])}),
+        "rank": ({"rank": 999}, {}),
+        "path": ({"name": "../escape"}, {}),
+        "no name": ({"name": "  "}, {}),
+        "nan": ({}, {"vae": blind}),
+        "no clip": ({}, {"clip": None}),
+    }
+
+
+def _files(folder):
+    return {str(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def _metadata(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+def test_stop_saves_what_was_learned(in_host):
+    done = in_host(stop_while_it_trains)
+    assert not done["ok"]
+    assert done["interrupted"]
+    assert 2 <= done["steps"] < 100_000
+    assert done["listed"]
+    assert json.loads(done["told"]) == done["steps"]
+    assert done["clean"]
+    assert done["in_training"] is False
+
+
+@pytest.fixture(scope="module")
+def errors(in_host):
+    return in_host(ask_for_the_impossible)
+
+
+@pytest.mark.parametrize(
+    ("request_name", "text"),
+    [
+        ("no negatives", "`style_set`: expected a set with negatives, which rule 'projection'"),
+        ("another base", "`style_set`: expected negatives painted by the model that is trained"),
+        ("one positive", "`style_set`: expected at least two positives"),
+        ("rank", "`rank`: expected at most 32"),
+        ("path", "`name`: expected a file name"),
+        ("no name", "`name`: expected a file name"),
+        ("nan", "`picture_0`: expected a picture whose latents are finite numbers"),
+        ("no clip", "`clip`: expected a CLIP"),
+    ],
+)
+def test_bad_input_is_one_clear_error(errors, request_name, text):
+    error, changed = errors[request_name]
+    assert text in error
+    assert changed == []
+
+
+def test_a_full_disk_loses_nothing(in_host):
+    error, written = in_host(fill_the_disk)
+    assert "`output`: expected room and permission to write" in error
+    assert "full.safetensors" in error
+    assert {Path(path).name for path in written} == {"config.json", "log.jsonl"}
