@@ -113,7 +113,7 @@ def main() -> None:
     comfy, base, pack, job_file, result_file = sys.argv[1:]
     sys.argv = ["main.py", "--cpu", "--base-directory", base, "--disable-api-nodes"]
     sys.path[0] = comfy  # instead of the folder of this file
-    sys.path.append(str(Path(pack).resolve() / "scripts"))
+    sys.path += [str(Path(pack).resolve() / "scripts"), str(Path(__file__).parent)]
     import comfy.options
 
     comfy.options.enable_args_parsing()

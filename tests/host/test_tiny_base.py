@@ -1,8 +1,7 @@
 """One set of weights, two doors: the host's and diffusers'."""
 
-from pathlib import Path
-
 import pytest
+from questions import answer, ask, once
 
 PROMPT = "two red circles on the left over a hill in the style of hatching"
 SAMPLER = {
@@ -14,7 +13,16 @@ SAMPLER = {
 }
 
 
-def write_random_base(folder):
+@pytest.fixture
+def answers(in_host, installation):
+    return once(installation, in_host, ask_everything)
+
+
+def ask_everything(host):
+    return ask(host, QUESTIONS)
+
+
+def write_random_base(host, folder):
     """A folder laid out as the tiny base's, all weights random (biases and norms too)."""
     import json
     import shutil
@@ -22,9 +30,7 @@ def write_random_base(folder):
     import torch
     from safetensors.torch import load_file, save_file
 
-    from nsync.tiny import BASE_FOLDER
-
-    shutil.copytree(BASE_FOLDER, folder)
+    shutil.copytree(host.module("nsync.tiny").BASE_FOLDER, folder, dirs_exist_ok=True)
     source = torch.Generator().manual_seed(0)
     for part in ("unet", "vae", "text_encoder"):
         file = next((folder / part).glob("*.safetensors"))
@@ -40,13 +46,10 @@ def write_random_base(folder):
 
 def compare_the_doors(host, folder):
     """Largest difference of each part between host and diffusers, relative to its size."""
-    from pathlib import Path
-
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    folder = Path(folder) if folder else host.module("nsync.tiny").BASE_FOLDER
     full = {"torch_dtype": torch.float32}
     text = CLIPTextModel.from_pretrained(folder / "text_encoder", **full)
     words = CLIPTokenizer.from_pretrained(folder / "tokenizer")
@@ -94,16 +97,16 @@ def compare_the_doors(host, folder):
     }
 
 
-@pytest.fixture(scope="module")
-def random_base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny") / "base"
-    write_random_base(folder)
-    return folder
+def compare_both_weights(host):
+    folder = host.base / "random"
+    write_random_base(host, folder)
+    trained = host.module("nsync.tiny").BASE_FOLDER
+    return {"trained": compare_the_doors(host, trained), "random": compare_the_doors(host, folder)}
 
 
 @pytest.mark.parametrize("weights", ["trained", "random"])
-def test_both_doors_predict_the_same(in_host, random_base, weights):
-    seen = in_host(compare_the_doors, folder=str(random_base) if weights == "random" else "")
+def test_both_doors_predict_the_same(answers, weights):
+    seen = answer(answers, compare_both_weights)[weights]
     assert max(seen["differences"].values()) < 1e-4, seen["differences"]
     assert min(seen["spread"].values()) > 1e-3  # else they agree on nothing at all
     assert seen["used"] == [seen["tokens"], 32]
@@ -172,8 +175,8 @@ def graph(model, prompt, start, denoise):
     return {place: {"class_type": kind, "inputs": given} for place, (kind, given) in nodes.items()}
 
 
-def test_the_hosts_own_nodes_use_it(in_host):
-    seen = in_host(draw_in_a_graph)
+def test_the_hosts_own_nodes_use_it(answers):
+    seen = answer(answers, draw_in_a_graph)
     assert seen.pop("count") == [2, 64 * 64 * 3]
     assert all(seen.values()), seen
 
@@ -196,8 +199,8 @@ def draw_style_pictures(host):
     }
 
 
-def test_style_pictures_come_from_their_seed(in_host):
-    seen = in_host(draw_style_pictures)
+def test_style_pictures_come_from_their_seed(answers):
+    seen = answer(answers, draw_style_pictures)
     assert seen["shapes"] == [[1, 64, 64, 3]] * 3
     assert 0 <= seen["range"][0] < seen["range"][1] <= 1
     assert len(set(seen["captions"])) > 1
@@ -207,13 +210,16 @@ def test_style_pictures_come_from_their_seed(in_host):
     assert seen["same scenes"]
 
 
-def load_incomplete(host, folder):
+def load_incomplete(host):
     try:
-        host.module("nodes.tiny_model").load_tiny_base(Path(folder))
+        host.module("nodes.tiny_model").load_tiny_base(host.base / "nothing")
     except ValueError as error:
         return str(error)
     return ""
 
 
-def test_an_incomplete_folder_says_so(in_host, tmp_path):
-    assert "Install the pack again" in in_host(load_incomplete, folder=str(tmp_path))
+def test_an_incomplete_folder_says_so(answers):
+    assert "Install the pack again" in answer(answers, load_incomplete)
+
+
+QUESTIONS = (compare_both_weights, draw_in_a_graph, draw_style_pictures, load_incomplete)
