@@ -90,6 +90,7 @@ def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
     fresh.console = Console(fresh)
     # A user who has been here before: no tutorial, no template browser over the canvas.
     settings = {"Comfy.TutorialCompleted": True, "Comfy.InstalledVersion": "1.0.0"}
+    settings["LiteGraph.Canvas.MinFontSizeForLOD"] = 0  # screenshots with text, however far away
     for name, value in settings.items():
         server.post(f"/settings/{name}", value)
     fresh.goto(server.url, wait_until="domcontentloaded", timeout=READY_MS)

@@ -35,6 +35,8 @@ def test_registry_section_is_complete():
     comfy = project()["tool"]["comfy"]
     assert comfy["PublisherId"]
     assert comfy["DisplayName"]
+    assert comfy["Icon"].endswith("docs/icon.svg")
+    assert (ROOT / "docs" / "icon.svg").exists()
     assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
     assert "comfyui" not in project()["project"]["name"].lower()
 
@@ -51,3 +53,9 @@ def test_python_files_are_ascii():
     for folder in ("nodes", "nsync", "scripts", "tests", "benchmarks"):
         ours += (ROOT / folder).rglob("*.py")
     assert [str(path) for path in ours if not path.read_bytes().isascii()] == []
+
+
+def test_every_template_has_a_thumbnail():
+    """The page asks for one beside each workflow, and logs an error where there is none."""
+    for workflow in (ROOT / "workflows").glob("*.json"):
+        assert workflow.with_suffix(".jpg").stat().st_size < 100_000, workflow.name
