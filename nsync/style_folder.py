@@ -163,7 +163,7 @@ def _judge(
     try:
         reading = candidate.read()
     except InputError as error:
-        return item, [f"{error.got} (expected {error.expected})", *faults]
+        return item, [f"{error.got}, expected {error.expected}", *faults]
     height, width = reading.pixels.shape[-2:]
     faults += _size_faults(width, height, empty.resolution)
     first = seen.setdefault(_digest(reading.pixels), candidate.shown)
