@@ -65,13 +65,14 @@ class Result:
         source = _only(prompt, "NSYNC_TinyStylePictures")["inputs"]
         words = _only(prompt, "NSYNC_StyleSet")["inputs"]
         generator = next(n for n, node in prompt.items() if node["class_type"] == GENERATOR)
-        run = output / outputs[trainers["nsync"]]["images"][0]["subfolder"]
+        name = prompt[trainers["nsync"]]["inputs"]["name"]
+        runs = (output / "nsync" / "runs").glob(f"{name}*/log.jsonl")
         scenes = draw_scenes(source["count"], source["seed"])
         return cls(
             loras,
             output / "loras" / loras["nsync"],
             Path(texts[generator]),
-            run.parent / "log.jsonl",
+            max(runs, key=lambda log: log.stat().st_mtime),  # older runs keep their own
             source["style"],
             words["template"],
             words["token"],
