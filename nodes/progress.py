@@ -66,10 +66,12 @@ class Previews:
     def __call__(self, done: int) -> None:
         """Draw, save and show the picture after `done` steps."""
         try:
-            pixels = self._denoiser.generate(**self._request)[0]
+            self._draw(done)
         except InterruptProcessingException:
             interrupt_current_processing()  # heeded after the next step, where work is saved
-            return
+
+    def _draw(self, done: int) -> None:
+        pixels = self._denoiser.generate(**self._request)[0]
         picture = Image.fromarray(to_uint8(pixels).permute(1, 2, 0).cpu().numpy())
         path = self._folder / f"step_{done:06}.png"
         write_atomic(path, _png(picture))

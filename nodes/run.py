@@ -14,6 +14,7 @@ from comfy.sd import CLIP, VAE
 from torch import Tensor
 
 from ..nsync.adapters import select_layers
+from ..nsync.batches import check_set
 from ..nsync.checkpoint import check_names, check_room, export_lora, lora_tensors, metadata
 from ..nsync.denoiser import SamplerSettings
 from ..nsync.errors import InputError
@@ -58,11 +59,12 @@ class TrainingRun:
         """Judge what the host knows, before any work.
 
         Raises:
-            InputError: a bad name or setting, layers that a LoRA file cannot name, a full disk.
+            InputError: a bad name or setting, an unfit set, layers without a name, a full disk.
         """
         settings.check()
         folder = numbered(runs_folder() / check_name(name))
         denoiser, names = HostDenoiser(model, clip, vae), lora_names(model)
+        check_set(settings, denoiser, style_set)
         layers = select_layers(denoiser.network, settings.layers)
         check_names(layers, names)
         check_room(lora_folder(), layers, settings.rank)

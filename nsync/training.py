@@ -109,6 +109,7 @@ def train(
 
         for step in range(settings.steps):
             # A gradient per branch.
+            clock.start()
             batches = draw_batches(encoded, settings, step)
             branches = passes(batches)
 
@@ -259,13 +260,13 @@ class _Clock:
 
     def __init__(self, steps: int) -> None:
         self._left = steps
-        self._last = time.perf_counter()
         self._recent: deque[float] = deque(maxlen=20)
 
+    def start(self) -> None:
+        self._started = time.perf_counter()
+
     def lap(self) -> float:
-        now = time.perf_counter()
-        self._recent.append(now - self._last)
-        self._last = now
+        self._recent.append(time.perf_counter() - self._started)
         self._left -= 1
         return self._recent[-1]
 

@@ -20,15 +20,15 @@ def _train_through_the_graph(host, kind, **settings):
     graphs = _helpers()
     given = graphs.sockets(host, kind)
     taken = graphs.serve(host, given)
-    before, patches = _draw(given["model"]), dict(given["model"].patches)
+    before, patches = graphs.draw(given["model"]), dict(given["model"].patches)
     outcome = host.run(graphs.graph(**settings))
     if not outcome.ok:
         return {"ok": False, "error": outcome.error}
 
     listed = folder_paths.get_filename_list("loras")
     path = folder_paths.get_full_path_or_raise("loras", taken["lora_name"])
-    reloaded, unmatched = _load_lora(given["model"], taken["lora_name"])
-    after = _draw(reloaded)
+    reloaded, unmatched = graphs.load_lora(given["model"], taken["lora_name"])
+    after = graphs.draw(reloaded)
     return {
         "ok": True,
         "listed": taken["lora_name"] in listed,
@@ -37,9 +37,9 @@ def _train_through_the_graph(host, kind, **settings):
         "unmatched": unmatched,
         "losses": taken["loss_map"]["loss"],
         "changed": float((after - before).abs().max()),
-        "same_as_output": bool((_draw(taken["model"]) == after).all()),
-        "same_as_lora_model": bool((_draw(_load_model(host, given, taken)) == after).all()),
-        "socket_untouched": bool((_draw(given["model"]) == before).all())
+        "same_as_output": bool((graphs.draw(taken["model"]) == after).all()),
+        "same_as_lora_model": bool((graphs.draw(_load_model(host, given, taken)) == after).all()),
+        "socket_untouched": bool((graphs.draw(given["model"]) == before).all())
         and given["model"].patches == patches
         and not any("lora" in name for name, _ in given["model"].model.named_modules()),
         "texts": [data["text"] for event, data in outcome.messages if event == "progress_text"],
@@ -56,7 +56,7 @@ def train_a_half_precision_base(host):
     for precision in ("fp32", "bf16"):
         given = graphs.sockets(host, "SD15", torch.float16)
         taken = graphs.serve(host, given)
-        before, seen = _draw(given["model"]), []
+        before, seen = graphs.draw(given["model"]), []
         layer = given["model"].model.diffusion_model.input_blocks[1][0]
         hook = layer.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(inputs[0]))
         outcome = host.run(graphs.graph(precision=precision, name=precision, preview_every=0))
@@ -66,7 +66,7 @@ def train_a_half_precision_base(host):
             "seen": sorted({str(value.dtype) for value in seen}),
             "losses": taken["loss_map"]["loss"],
             "lora": sorted({str(value.dtype) for value in taken["lora"].values()}),
-            "same": bool((_draw(given["model"]) == before).all()),
+            "same": bool((graphs.draw(given["model"]) == before).all()),
             "stored": str(given["model"].model.diffusion_model.out[2].weight.dtype),
         }
     return found
@@ -77,51 +77,6 @@ def _helpers():
     import trainer_graph
 
     return trainer_graph
-
-
-def _draw(model):
-    import comfy.sample
-    import torch
-
-    with torch.inference_mode():
-        channels = model.model.latent_format.latent_channels
-        noise = torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(0))
-        states = torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(1))
-        words = [[states, {"pooled_output": states[:, 0]}]]
-        return comfy.sample.sample(
-            model,
-            noise,
-            2,
-            1.0,
-            "euler",
-            "simple",
-            words,
-            words,
-            noise * 0,
-            disable_pbar=True,
-            seed=1,
-        )
-
-
-def _load_lora(model, name):
-    """By the host's own node; with the keys that it says it did not load."""
-    import logging
-
-    import nodes
-
-    said = []
-
-    class Listener(logging.Handler):
-        def emit(self, record):
-            said.append(record.getMessage())
-
-    listener = Listener()
-    logging.getLogger().addHandler(listener)
-    try:
-        loaded, _ = nodes.LoraLoader().load_lora(model, None, name, 1.0, 0.0)
-    finally:
-        logging.getLogger().removeHandler(listener)
-    return loaded, [text for text in said if "lora key not loaded" in text or "NOT LOADED" in text]
 
 
 def _load_model(host, given, taken):
@@ -161,7 +116,8 @@ def _compare_loaded_with_trained(host, kind):
     lora, checkpoint = host.module("nodes.lora"), host.module("nsync.checkpoint")
     adapters = host.module("nsync.adapters")
     denoisers = host.module("nodes.host")
-    given = _helpers().sockets(host, kind)
+    graphs = _helpers()
+    given = graphs.sockets(host, kind)
     given.pop("style_set")
     names = lora.lora_names(given["model"])
     unet = _diffusers_unet(kind, given["model"])
@@ -182,7 +138,7 @@ def _compare_loaded_with_trained(host, kind):
             path = checkpoint.export_lora(
                 host.base / "output/loras" / f"{kind}.safetensors", tensors, {}
             )
-            loaded, unmatched = _load_lora(given["model"], path.name)
+            loaded, unmatched = graphs.load_lora(given["model"], path.name)
             again = denoisers.HostDenoiser(**given | {"model": loaded}).loss(*inputs)
             found[choice] = {
                 "layers": len(trained.layers),

@@ -3,7 +3,11 @@
 Imported inside the host's process only.
 """
 
+import logging
+
 import architectures
+import comfy.sample
+import nodes
 import torch
 from PIL import Image
 
@@ -103,3 +107,31 @@ def style_set(host, base):
         files[name] = (folder / f"{name}.png",)
     made = sets.StyleSet(tuple(items), token="sks", resolution=64)
     return made.with_negatives(files, base)
+
+
+def draw(model, width=architectures.TEXT):
+    """Two steps of the host's sampler at 64 px, from one noise and one prompt of this width."""
+    with torch.inference_mode():
+        channels = model.model.latent_format.latent_channels
+        noise = torch.randn(1, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+        states = torch.randn(1, 7, width, generator=torch.Generator().manual_seed(1))
+        words = [[states, {"pooled_output": states[:, 0]}]]
+        settings = (2, 1.0, "euler", "simple", words, words, noise * 0)
+        return comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=1)
+
+
+def load_lora(model, name):
+    """By the host's own node: the model, and the keys that the host says it did not load."""
+    said = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            said.append(record.getMessage())
+
+    listener = Listener()
+    logging.getLogger().addHandler(listener)
+    try:
+        loaded, _ = nodes.LoraLoader().load_lora(model, None, name, 1.0, 0.0)
+    finally:
+        logging.getLogger().removeHandler(listener)
+    return loaded, [text for text in said if "lora key not loaded" in text or "NOT LOADED" in text]
