@@ -103,9 +103,9 @@ def quickstart(graph: Graph) -> None:
 
     sockets["style_set"] = negatives["style_set"]
     plain = _trainer(graph, "plain", "quickstart_plain", 60, sockets)
-    nsync = _trainer(graph, "overlap", "quickstart_nsync", 860, sockets)
+    nsync = _trainer(graph, "overlap", "quickstart_nsync", 980, sockets)
     graph.note(TRAINER_NOTE, (1500, -260), (640, 190))
-    graph.group("3. Training", (1480, -20, 840, 1640), ROSE)
+    graph.group("3. Training", (1480, -20, 840, 1900), ROSE)
 
     prompt = graph.node(
         "CLIPTextEncode", (2360, 60), size=(400, 160), clip=base["CLIP"], text=PROMPT
@@ -150,11 +150,11 @@ def sd15(graph: Graph) -> None:
     sockets["style_set"] = negatives["style_set"]
     values = {"rule": "overlap", "name": "my_style", **sockets}
     trained = graph.node(
-        "NSYNC_ContrastiveLoRATrainer", (1540, 60), size=(380, 740), title="Train", **values
+        "NSYNC_ContrastiveLoRATrainer", (1540, 60), size=(380, 860), title="Train", **values
     )
     _results(graph, trained, (1960, 60), "my_style")
     graph.note(SD15_TRAINER, (1960, 540), (320, 300))
-    graph.group("3. Training", (1500, -20, 820, 860), ROSE)
+    graph.group("3. Training", (1500, -20, 820, 980), ROSE)
 
     text = "a house by the sea in the style of sks"
     prompt = graph.node("CLIPTextEncode", (2380, 60), size=(400, 160), clip=base["CLIP"], text=text)
@@ -180,7 +180,7 @@ def _trainer(graph: Graph, rule: str, name: str, top: int, sockets: dict[str, Li
     """A trainer with its loss graph and the name of its file."""
     values = {"rule": rule, "name": name, "seed": 0, **QUICK_TRAINING, **sockets}
     values |= {"preview_every": 100, "preview_steps": 20, "preview_guidance": 3.0}
-    title, size = f"Train: {rule}", (380, 740)
+    title, size = f"Train: {rule}", (380, 860)
     node = graph.node("NSYNC_ContrastiveLoRATrainer", (1520, top), size=size, title=title, **values)
     _results(graph, node, (1940, top), name)
     return node
