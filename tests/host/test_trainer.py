@@ -8,8 +8,13 @@ import pytest
 KINDS = ("SD15", "SDXL", "SD3", "Flux")
 
 
-def train_every_family(host):
-    return {kind: _train_through_the_graph(host, kind, name=f"small {kind}") for kind in KINDS}
+def train_and_compare(host):
+    """Everything below in one process."""
+    return {
+        "runs": {k: _train_through_the_graph(host, k, name=f"small {k}") for k in KINDS},
+        "comparisons": {k: _compare_loaded_with_trained(host, k) for k in KINDS},
+        "precision": _train_a_half_precision_base(host),
+    }
 
 
 def _train_through_the_graph(host, kind, **settings):
@@ -48,7 +53,7 @@ def _train_through_the_graph(host, kind, **settings):
     }
 
 
-def train_a_half_precision_base(host):
+def _train_a_half_precision_base(host):
     """Which dtypes the network's first layer sees at each precision, drawn and trained."""
     import torch
 
@@ -85,13 +90,13 @@ def _load_model(host, given, taken):
 
 
 @pytest.fixture(scope="module")
-def runs(in_host):
-    return in_host(train_every_family, timeout=900)
+def found(in_host):
+    return in_host(train_and_compare, timeout=900)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_train_save_and_load(runs, kind):
-    done = runs[kind]
+def test_train_save_and_load(found, kind):
+    done = found["runs"][kind]
     assert done["ok"], done["error"]
     assert done["listed"]
     assert done["tensors"] == 3 * done["layers"] > 0
@@ -103,10 +108,6 @@ def test_train_save_and_load(runs, kind):
     assert done["socket_untouched"]
     assert "step 1 of 1 | loss" in done["texts"][-1]
     assert done["shown"]["images"][0]["filename"] == "step_000001.png"
-
-
-def compare_every_family(host):
-    return {kind: _compare_loaded_with_trained(host, kind) for kind in KINDS}
 
 
 def _compare_loaded_with_trained(host, kind):
@@ -216,16 +217,11 @@ def _compare_with_diffusers(unet, loaded, path):
     }
 
 
-@pytest.fixture(scope="module")
-def comparisons(in_host):
-    return in_host(compare_every_family, timeout=900)
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_loaders_read_is_what_was_trained(comparisons, kind):
-    found = comparisons[kind]
-    assert len({one["layers"] for one in found.values()}) == 3
-    for one in found.values():
+def test_what_loaders_read_is_what_was_trained(found, kind):
+    compared = found["comparisons"][kind]
+    assert len({one["layers"] for one in compared.values()}) == 3
+    for one in compared.values():
         assert one["unmatched"] == []
         assert one["layers"] == one["patched"]
         assert one["error"] < 1e-5 < 1e-3 < one["effect"]
@@ -234,8 +230,8 @@ def test_what_loaders_read_is_what_was_trained(comparisons, kind):
             assert one["diffusers"]["error"] < 1e-5 < 1e-3 < one["diffusers"]["effect"]
 
 
-def test_precision_is_that_of_the_arithmetic(in_host):
-    found = in_host(train_a_half_precision_base)
+def test_precision_is_that_of_the_arithmetic(found):
+    found = found["precision"]
     for precision, dtype in (("fp32", "torch.float32"), ("bf16", "torch.bfloat16")):
         assert found[precision] == {
             "error": "",

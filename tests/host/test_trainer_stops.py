@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 
-def stop_while_it_trains(host):
+def stop_and_refuse(host):
+    """Everything below in one process."""
+    return {
+        "stopped": _stop_while_it_trains(host),
+        "errors": _ask_for_the_impossible(host),
+        "full": _fill_the_disk(host),
+    }
+
+
+def _stop_while_it_trains(host):
     """The page's stop button pressed after the second step."""
     import threading
     import time
@@ -41,7 +50,7 @@ def stop_while_it_trains(host):
     }
 
 
-def ask_for_the_impossible(host):
+def _ask_for_the_impossible(host):
     """Each bad request: its error, and the files that came or went."""
     graphs = _helpers()
     given = graphs.sockets(host, "SD15")
@@ -55,7 +64,7 @@ def ask_for_the_impossible(host):
     return found
 
 
-def fill_the_disk(host):
+def _fill_the_disk(host):
     """Files may grow to 64 kB only, so that the log fits and the LoRA does not."""
     import resource
 
@@ -112,8 +121,13 @@ def _metadata(path):
         return file.metadata()
 
 
-def test_stop_saves_what_was_learned(in_host):
-    done = in_host(stop_while_it_trains)
+@pytest.fixture(scope="module")
+def found(in_host):
+    return in_host(stop_and_refuse, timeout=900)
+
+
+def test_stop_saves_what_was_learned(found):
+    done = found["stopped"]
     assert not done["ok"]
     assert done["interrupted"]
     assert 2 <= done["steps"] < 100_000
@@ -121,11 +135,6 @@ def test_stop_saves_what_was_learned(in_host):
     assert json.loads(done["told"]) == done["steps"]
     assert done["clean"]
     assert done["in_training"] is False
-
-
-@pytest.fixture(scope="module")
-def errors(in_host):
-    return in_host(ask_for_the_impossible)
 
 
 @pytest.mark.parametrize(
@@ -141,14 +150,14 @@ def errors(in_host):
         ("no clip", "`clip`: expected a CLIP"),
     ],
 )
-def test_bad_input_is_one_clear_error(errors, request_name, text):
-    error, changed = errors[request_name]
+def test_bad_input_is_one_clear_error(found, request_name, text):
+    error, changed = found["errors"][request_name]
     assert text in error
     assert changed == []
 
 
-def test_a_full_disk_loses_nothing(in_host):
-    error, written = in_host(fill_the_disk)
+def test_a_full_disk_loses_nothing(found):
+    error, written = found["full"]
     assert "`output`: expected room and permission to write" in error
     assert "full.safetensors" in error
     assert {Path(path).name for path in written} == {"config.json", "log.jsonl"}
