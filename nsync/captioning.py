@@ -155,7 +155,7 @@ def captioner(folder: Path, device: torch.device | str, dtype: torch.dtype) -> I
         InputError: the folder is missing, or holds no such model in safetensors.
     """
     check_model_folder(folder)
-    # The host runs nodes in inference mode, in which some models cannot be built.
+    # The host's inference mode holds for its thread alone, and transformers may load in several.
     with torch.inference_mode(False), torch.no_grad():
         model, processor = _load(folder)
         try:

@@ -156,6 +156,17 @@ def test_two_pictures_of_one_name_share_a_caption(models, folder):
     assert "a.webp" not in report.written
 
 
+def test_a_caption_that_someone_writes_meanwhile_is_kept(models, folder, monkeypatch):
+    def slow(*_):
+        (folder / "a.txt").write_text("typed by hand")
+        return "from the model"
+
+    monkeypatch.setattr(captioning.Captioner, "caption", slow)
+    captions, report = caption_folder(folder, models["blip"])
+    assert captions[0] == "typed by hand"
+    assert "a.png" not in report.written
+
+
 def test_a_model_that_says_nothing_writes_nothing(models, folder, monkeypatch):
     monkeypatch.setattr(captioning.Captioner, "caption", lambda *_: "")
     _, report = caption_folder(folder, models["blip"])
