@@ -135,12 +135,9 @@ def check_template(name: str, template: str, *fields: str) -> None:
     try:
         parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
-        raise InputError(
-            name, rule, f"{template!r} ({error})", "Double a brace to keep it."
-        ) from error
-    if {field for field, *_ in parts} != set(fields) or any(
-        spec or turn for _, spec, turn in parts
-    ):
+        raise InputError(name, rule, f"{template!r} ({error})") from error
+    plain = all(not spec and not turned for _, spec, turned in parts)
+    if not plain or {field for field, *_ in parts} != set(fields):
         raise InputError(name, rule, repr(template), "Double a brace that is meant as it stands.")
 
 
