@@ -22,7 +22,7 @@ from ..nsync.negatives import (
 )
 from ..nsync.style_set import StyleSet
 from .host import HostDenoiser
-from .run import check_name
+from .names import check_name
 from .sockets import StyleSetSocket
 from .style_set import on_picture
 

@@ -1,6 +1,5 @@
 """One training run as the host sees it: where its files go, what is checked, what is shown."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,18 +16,17 @@ from ..nsync.adapters import select_layers
 from ..nsync.batches import check_set
 from ..nsync.checkpoint import check_names, check_room, export_lora, lora_tensors, metadata
 from ..nsync.denoiser import SamplerSettings
-from ..nsync.errors import InputError
 from ..nsync.files import numbered
 from ..nsync.settings import TrainSettings
 from ..nsync.style_set import StyleSet
 from ..nsync.training import TrainResult, Weights, run_config, train
 from .host import HostDenoiser
 from .lora import lora_folder, lora_names
+from .names import check_name
 from .progress import Previews, TrainingProgress
 from .style_set import on_picture
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-_PLAIN_NAME = re.compile(r"[^<>:\"/\\|?*\x00-\x1f.][^<>:\"/\\|?*\x00-\x1f]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -116,20 +114,3 @@ class TrainingRun:
 def runs_folder() -> Path:
     """Where the runs' folders are."""
     return Path(folder_paths.get_output_directory()) / "nsync" / "runs"
-
-
-def check_name(name: str) -> str:
-    """The name, stripped, if every system takes it for a file's name and it is no path.
-
-    Raises:
-        InputError: it is empty, a path, too long or has characters that file names cannot have.
-    """
-    stripped = name.strip()
-    if not _PLAIN_NAME.fullmatch(stripped) or stripped.endswith("."):
-        raise InputError(
-            "name",
-            'a file name of at most 100 characters, without any of / \\ : * ? " < > |',
-            repr(name),
-            "The LoRA goes to the loras folder under the output folder.",
-        )
-    return stripped
