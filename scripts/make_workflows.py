@@ -18,10 +18,18 @@ from provision import NEWEST, prepare
 WORKFLOWS = PACK / "workflows"
 GREEN, BLUE, ROSE, GOLD = "#3f7a4f", "#3f5f8a", "#8a3f5f", "#8a7a3f"
 
-STYLE = "blueprint"
+STYLE = "comic"
 TOKEN = "sks"
 PROMPT = "a red circle in the centre in the style of sks"
-QUICK_TRAINING = {"steps": 300, "learning_rate": 0.001, "batch": 4, "rank": 16, "alpha": 16.0}
+QUICK_TRAINING = {
+    "steps": 200,
+    "learning_rate": 0.001,
+    "batch": 4,
+    "rank": 16,
+    "alpha": 16.0,
+    "layers": "all linear and convolution",
+    "schedule": "cosine",
+}
 QUICK_SAMPLING = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
 SD15 = {
     "name": "v1-5-pruned-emaonly-fp16.safetensors",
@@ -103,7 +111,7 @@ def quickstart(graph: Graph) -> None:
 
     sockets["style_set"] = negatives["style_set"]
     plain = _trainer(graph, "plain", "quickstart_plain", 60, sockets)
-    nsync = _trainer(graph, "overlap", "quickstart_nsync", 980, sockets)
+    nsync = _trainer(graph, "nsync", "quickstart_nsync", 980, sockets)
     graph.note(TRAINER_NOTE, (1500, -260), (640, 190))
     graph.group("3. Training", (1480, -20, 840, 1900), ROSE)
 
@@ -148,7 +156,7 @@ def sd15(graph: Graph) -> None:
     graph.group("2. Negative set", (720, -20, 760, 860), BLUE)
 
     sockets["style_set"] = negatives["style_set"]
-    values = {"rule": "overlap", "name": "my_style", **sockets}
+    values = {"rule": "nsync", "name": "my_style", **sockets}
     trained = graph.node(
         "NSYNC_ContrastiveLoRATrainer", (1540, 60), size=(380, 860), title="Train", **values
     )

@@ -11,6 +11,7 @@ Result: nsync/tiny/base. Running it again resumes; `--export` writes the folder 
 """
 
 import argparse
+import json
 import math
 import shutil
 
@@ -94,6 +95,10 @@ def export(base: Base, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> None:
         scheduler=scheduler, safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
     ).to(dtype=torch.float16).save_pretrained(BASE_FOLDER)  # fmt: skip
+    config = BASE_FOLDER / "vae" / "config.json"  # it tells the folder it was loaded from
+    told = json.loads(config.read_text())
+    told.pop("_name_or_path", None)
+    config.write_text(json.dumps(told, indent=2) + "\n")
     for name in ("vocab.json", "merges.txt"):  # what transformers before 5 reads
         shutil.copy(BUILD / "tokenizer" / name, BASE_FOLDER / "tokenizer")
 
