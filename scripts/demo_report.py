@@ -199,7 +199,7 @@ def _arm(prompts: Sequence[str], sampling: Json, lora: str | None, prefix: str) 
         links = {"positive": [f"text{i}", 0], "negative": ["none", 0], "latent_image": ["empty", 0]}
         drawing = {**sampling, **links, "model": model, "seed": FIRST_NOISE + i}
         decoding = {"samples": [f"draw{i}", 0], "vae": ["base", 2]}
-        saving = {"images": [f"decode{i}", 0], "filename_prefix": prefix}
+        saving = {"images": [f"decode{i}", 0], "filename_prefix": f"{prefix}_{i:02}"}
         graph[f"text{i}"] = {"class_type": "CLIPTextEncode", "inputs": text}
         graph[f"draw{i}"] = {"class_type": "KSampler", "inputs": drawing}
         graph[f"decode{i}"] = {"class_type": "VAEDecode", "inputs": decoding}
