@@ -22,7 +22,7 @@ STYLE = "comic"
 TOKEN = "sks"
 PROMPT = "a red circle in the centre in the style of sks"
 QUICK_TRAINING = {
-    "steps": 200,
+    "steps": 300,
     "learning_rate": 0.001,
     "batch": 4,
     "rank": 16,
