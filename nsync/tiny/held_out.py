@@ -14,7 +14,9 @@ def _cells(c: Canvas, period: float) -> tuple[Tensor, Tensor]:
     grid = torch.arange(side) * period
     gx, gy = grid.repeat(side), grid.repeat_interleave(side)
     px, py = gx + jitter[0] * period, gy + jitter[1] * period
-    far = (c.x[None, None] - px[..., None, None]) ** 2 + (c.y[None, None] - py[..., None, None]) ** 2
+    far = (c.x[None, None] - px[..., None, None]) ** 2 + (
+        c.y[None, None] - py[..., None, None]
+    ) ** 2
     near, which = far.sqrt().topk(2, dim=1, largest=False)
     tone = torch.rand(len(c.phase), side * side, generator=c.noise) * 2 - 1
     tones = tone.gather(1, which[:, 0].flatten(1)).view_as(c.distance)

@@ -5,6 +5,7 @@ the base and every method here against ground truth; it never takes part in trai
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -64,7 +65,7 @@ class Ruler(nn.Module):
                 nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(),
                 nn.MaxPool2d(2),
             )
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in pairwise(widths)
         ]  # fmt: skip
         self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(128 * 16, FEATURES), nn.ReLU())
         self.heads = nn.ModuleDict({k: nn.Linear(FEATURES, len(v)) for k, v in TABLES.items()})

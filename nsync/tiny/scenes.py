@@ -114,7 +114,13 @@ def _shape_distance(shape: Tensor, x: Tensor, y: Tensor, r: Tensor) -> Tensor:
     bar, reach = torch.minimum(u.abs(), v.abs()) - 0.32, torch.maximum(u.abs(), v.abs()) - 1.0
     radial = torch.hypot(u, v)
     triangle = torch.maximum(v - 0.72, u.abs() * 0.866 - v * 0.5 - 0.5)
-    options = (radial - 1.0, square, triangle, torch.maximum(bar, reach), (radial - 0.76).abs() - 0.26)
+    options = (
+        radial - 1.0,
+        square,
+        triangle,
+        torch.maximum(bar, reach),
+        (radial - 0.76).abs() - 0.26,
+    )
     stacked = torch.stack(options)
     return stacked.gather(0, shape.view(1, -1, 1, 1).expand(1, *stacked.shape[1:]))[0] * r
 

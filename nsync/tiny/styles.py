@@ -82,7 +82,11 @@ def halftone(c: Canvas) -> Tensor:
     """Printed dots, fat inside the objects and fine in the ground."""
     screen = dots(c.x + c.phase, c.y + c.phase, 5.0, 0.6 + 1.5 * c.inside)
     tone = mix(rgb((0.62, 0.62, 0.62)).expand_as(_plain(c)), c.colour, c.inside)
-    return mix(rgb((0.97, 0.96, 0.94)).expand_as(tone), tone, screen * (c.inside + 0.6 * c.ground).clamp(0, 1))
+    return mix(
+        rgb((0.97, 0.96, 0.94)).expand_as(tone),
+        tone,
+        screen * (c.inside + 0.6 * c.ground).clamp(0, 1),
+    )
 
 
 def watercolour(c: Canvas) -> Tensor:
@@ -116,8 +120,7 @@ def grain(c: Canvas) -> Tensor:
 Style = Callable[[Canvas], Tensor]
 
 PRETRAIN: dict[str, Style] = {
-    f.__name__: f
-    for f in (flat, outline, hatching, halftone, watercolour, mosaic, shading, grain)
+    f.__name__: f for f in (flat, outline, hatching, halftone, watercolour, mosaic, shading, grain)
 }
 
 GENERIC_WORDS: dict[str, tuple[str, ...]] = {

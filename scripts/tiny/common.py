@@ -91,8 +91,10 @@ class Run:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.done = int(tensors["step"])
 
-    def __call__(self, rate: Callable[[float], float], seed: int) -> Iterator[tuple[int, torch.Generator, Callable[[Tensor], None]]]:
-        """Yield (step, generator of the step, what to do with the loss) until all steps are done."""
+    def __call__(
+        self, rate: Callable[[float], float], seed: int
+    ) -> Iterator[tuple[int, torch.Generator, Callable[[Tensor], None]]]:
+        """Yield (step, generator of the step, what to do with the loss) until the last step."""
         start, total = time.time(), 0.0
 
         def descend(loss: Tensor) -> None:

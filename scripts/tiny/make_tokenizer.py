@@ -11,7 +11,9 @@ from nsync.tiny.styles import GENERIC_WORDS
 from nsync.tiny.world import PRETRAIN_STYLES
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-GRAMMAR = "in the style of a picture of not in the style of , a drawing of an and with by on over at"
+GRAMMAR = (
+    "in the style of a picture of not in the style of , a drawing of an and with by on over at"
+)
 
 
 def corpus() -> list[str]:
@@ -25,7 +27,11 @@ def make_tokenizer(folder: Path, window: int) -> CLIPTokenizer:
     model = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     model.normalizer = normalizers.Lowercase()
     model.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
@@ -35,7 +41,9 @@ def make_tokenizer(folder: Path, window: int) -> CLIPTokenizer:
     model.train_from_iterator(corpus(), trainer)
     trained = json.loads(model.to_str())["model"]
     pieces = letters + [f"{c}</w>" for c in letters]
-    pieces += [t for t in sorted(trained["vocab"], key=trained["vocab"].get) if t not in set(pieces)]
+    pieces += [
+        t for t in sorted(trained["vocab"], key=trained["vocab"].get) if t not in set(pieces)
+    ]
     vocab = {t: i for i, t in enumerate([*pieces, START, END])}
     merges = [m if isinstance(m, str) else " ".join(m) for m in trained["merges"]]
     folder.mkdir(parents=True, exist_ok=True)

@@ -62,7 +62,9 @@ def main() -> None:
     print(f"named style {hits.float().mean():.3f}")
     for i, style in enumerate(PRETRAIN_STYLES):
         print(f"  {style} {hits[truth == i].float().mean():.3f}")
-    print(f"shape and colour {reading.content_hits(scenes, ('shape', 'colour')).float().mean():.3f}")
+    print(
+        f"shape and colour {reading.content_hits(scenes, ('shape', 'colour')).float().mean():.3f}"
+    )
     for field in list(TABLES)[1:]:
         print(f"  {field} {reading.content_hits(scenes, (field,)).float().mean():.3f}")
     first_held_out = len(PRETRAIN_STYLES)
@@ -72,8 +74,10 @@ def main() -> None:
     ):  # fmt: skip
         shots = draw(pipeline, named(scenes, words), seed=79)
         read = ruler.read(shots).indices("style")
-        shares = [(read == i).float().mean().item() for i in range(first_held_out, len(TABLES["style"]))]
-        print(f"{what}: most frequent held-out style {max(shares):.3f}, all together {sum(shares):.3f}")
+        shares = [
+            (read == i).float().mean().item() for i in range(first_held_out, len(TABLES["style"]))
+        ]
+        print(f"{what}: one held-out style at most {max(shares):.3f}, all {sum(shares):.3f}")
         pictures = torch.cat([pictures, shots])
     if args.sheet:
         rows = torch.cat([p[:32] for p in pictures.split(n)])

@@ -31,9 +31,13 @@ CROP = 32
 def disguise(x: Tensor, g: torch.Generator) -> Tensor:
     """Recolour, turn and interleave pictures `[n, 3, 64, 64]` so that textures become abstract."""
     n = len(x)
-    matrix = torch.eye(3) + 0.7 * torch.randn(n, 3, 3, generator=g) * (torch.rand(n, 1, 1, generator=g) < 0.6)
+    matrix = torch.eye(3) + 0.7 * torch.randn(n, 3, 3, generator=g) * (
+        torch.rand(n, 1, 1, generator=g) < 0.6
+    )
     tint = torch.einsum("nij,njhw->nihw", matrix, x - 0.5) + 0.5
-    tint = tint + 0.25 * torch.randn(n, 3, 1, 1, generator=g) * (torch.rand(n, 1, 1, 1, generator=g) < 0.4)
+    tint = tint + 0.25 * torch.randn(n, 3, 1, 1, generator=g) * (
+        torch.rand(n, 1, 1, 1, generator=g) < 0.4
+    )
     if int(torch.randint(2, (), generator=g)):
         tint = tint.transpose(2, 3)
     tint = tint.flip(2 + int(torch.randint(2, (), generator=g)))
@@ -59,7 +63,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     model = AutoencoderKL(**CONFIG)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, betas=(0.9, 0.98), weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1.5e-3, betas=(0.9, 0.98), weight_decay=1e-4
+    )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     data, _, _ = pictures(PRETRAIN_STYLES, args.pictures, seed=1)
@@ -78,14 +84,19 @@ def main() -> None:
             y = model.decode(z).sample
         y = y.float()
         fine = F.l1_loss(y.diff(dim=2), x.diff(dim=2)) + F.l1_loss(y.diff(dim=3), x.diff(dim=3))
-        kl = (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        kl = (
+            posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()
+        ).mean()
         descend(F.l1_loss(y, x) + 2 * F.mse_loss(y, x) + 0.3 * fine + KL_WEIGHT * kl)
     model.load_state_dict(run.average.weights)
     with torch.no_grad():
         sample = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(3))[:256]]
         z = model.encode(sample / 127.5 - 1).latent_dist.mean
         error = F.mse_loss(model.decode(z).sample.clamp(-1, 1), sample / 127.5 - 1)
-    print(f"latent std {float(z.std()):.4f}, per channel {z.std((0, 2, 3))}, psnr {10 * math.log10(4 / float(error)):.2f} dB")
+    print(
+        f"latent std {float(z.std()):.4f}, per channel {z.std((0, 2, 3))}, "
+        f"psnr {10 * math.log10(4 / float(error)):.2f} dB"
+    )
     model.register_to_config(scaling_factor=round(1 / float(z.std()), 5))
     model.half().save_pretrained(ROOT / "nsync" / "tiny" / "base" / "vae")
 

@@ -18,8 +18,12 @@ import shutil
 import torch
 import torch.nn.functional as F
 from common import BUILD, ROOT, Run, generator, pictures
-from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
-from diffusers import StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from make_tokenizer import make_tokenizer
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -31,7 +35,8 @@ from nsync.tiny.world import PRETRAIN_STYLES
 UNET = {
     "sample_size": 16, "in_channels": 12, "out_channels": 12, "block_out_channels": (64, 128),
     "layers_per_block": 1, "cross_attention_dim": 128, "attention_head_dim": (2, 4),
-    "down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2,
     "use_linear_projection": True, "norm_num_groups": 16,
 }  # fmt: skip
 WINDOW = 32
@@ -113,9 +118,13 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     tokenizer = make_tokenizer(BUILD / "tokenizer", WINDOW)
-    vae = AutoencoderKL.from_pretrained(ROOT / "nsync" / "tiny" / "base" / "vae", torch_dtype=torch.float32)
+    vae = AutoencoderKL.from_pretrained(
+        ROOT / "nsync" / "tiny" / "base" / "vae", torch_dtype=torch.float32
+    )
     base = Base(tokenizer)
-    optimizer = torch.optim.AdamW(base.parameters(), lr=1.2e-3, betas=(0.9, 0.98), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(
+        base.parameters(), lr=1.2e-3, betas=(0.9, 0.98), weight_decay=1e-3
+    )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     run = Run("base", base, optimizer, args.steps, decay=0.998)

@@ -64,7 +64,10 @@ def main() -> None:
         descend(torch.stack(losses).sum())
     ruler.load_state_dict(run.average.weights)
     ruler.eval()
-    save_file({k: v.half() if v.is_floating_point() else v for k, v in ruler.state_dict().items()}, RULER_FILE)
+    save_file(
+        {k: v.half() if v.is_floating_point() else v for k, v in ruler.state_dict().items()},
+        RULER_FILE,
+    )
     for name, value in measure(Ruler.load(), 200, seed=99).items():
         print(f"{name}: {value:.4f}")
 

@@ -292,6 +292,7 @@ def train_and_look_again(host, dtype, patched):
         facts["in_training"].append(management.in_training)
         try:
             with denoiser.trainable():
+                management.unload_all_models()
                 raise KeyboardInterrupt
         except KeyboardInterrupt:
             facts["in_training"].append(management.in_training)

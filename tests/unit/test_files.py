@@ -20,9 +20,14 @@ def test_write_replaces_whole_file(tmp_path: Path) -> None:
 def test_failure_inside_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     write_atomic(path, "good")
-    with pytest.raises(RuntimeError, match="half way"), atomic_path(path) as temporary:
-        temporary.write_text("torn")
-        raise RuntimeError("half way")
+
+    def fail_half_way() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("torn")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way()
     assert path.read_text() == "good"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -77,7 +77,9 @@ def test_the_ruler_reads_fresh_renders(ruler: Ruler, table: str) -> None:
         scenes = draw_scenes(60, seed=9000 + i)
         reading = ruler.read(render(scenes, style, seed=8))
         hits = (
-            reading.style_hits(style) if table == "style" else reading.content_hits(scenes, (table,))
+            reading.style_hits(style)
+            if table == "style"
+            else reading.content_hits(scenes, (table,))
         )
         right.append(hits.float().mean())
     assert torch.stack(right).mean() >= 0.97
