@@ -18,7 +18,7 @@ from provision import NEWEST, prepare
 WORKFLOWS = PACK / "workflows"
 GREEN, BLUE, ROSE, GOLD = "#3f7a4f", "#3f5f8a", "#8a3f5f", "#8a7a3f"
 
-STYLE = "comic"
+STYLE = "sunset"
 TOKEN = "sks"
 PROMPT = "a red circle in the centre in the style of sks"
 QUICK_TRAINING = {
