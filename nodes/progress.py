@@ -1,6 +1,5 @@
 """What the page shows while a node trains: bar, text, preview; and its stop button."""
 
-import io as bytes_io
 from pathlib import Path
 
 from comfy.model_management import (
@@ -14,7 +13,7 @@ from server import PromptServer
 
 from ..nsync.denoiser import Denoiser, SamplerSettings
 from ..nsync.files import write_atomic
-from ..nsync.style_set import to_uint8
+from ..nsync.images import png, to_picture
 from ..nsync.training import StepReport
 
 PREVIEW_SIDE = 512
@@ -26,7 +25,6 @@ class TrainingProgress:
     def __init__(self, steps: int, node_id: str | None) -> None:
         self.done = 0
         self._bar = ProgressBar(steps, node_id=node_id)
-        self._steps = steps
         self._node = node_id
         self._warning = ""
 
@@ -72,9 +70,9 @@ class Previews:
 
     def _draw(self, done: int) -> None:
         pixels = self._denoiser.generate(**self._request)[0]
-        picture = Image.fromarray(to_uint8(pixels).permute(1, 2, 0).cpu().numpy())
+        picture = to_picture(pixels)
         path = self._folder / f"step_{done:06}.png"
-        write_atomic(path, _png(picture))
+        write_atomic(path, png(picture))
         self.latest = path
         self._progress.show(picture)
 
@@ -84,12 +82,6 @@ def show_text(text: str, node_id: str | None) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None and node_id is not None:
         server.send_progress_text(text, node_id)
-
-
-def _png(picture: Image.Image) -> bytes:
-    data = bytes_io.BytesIO()
-    picture.save(data, "PNG")
-    return data.getvalue()
 
 
 def _duration(seconds: float) -> str:

@@ -20,9 +20,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from .captions import caption_path, is_within, read_caption
 from .errors import InputError
 from .files import write_atomic
-from .images import read_image
+from .images import read_image, to_picture
 from .style_folder import OnPicture, pictures_in
-from .style_set import to_uint8
 
 DEFAULT_INSTRUCTION = (
     "Describe what this picture shows in at most {max_words} words, as a prompt for an image "
@@ -231,6 +230,6 @@ def _shown(picture: Path, folder: Path) -> str:
 
 
 def _as_pil(pixels: Tensor) -> Image.Image:
-    image = Image.fromarray(to_uint8(pixels).permute(1, 2, 0).numpy())
+    image = to_picture(pixels)
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     return image

@@ -1,5 +1,6 @@
-"""Reading picture files the way a person sees them, or refusing them by name."""
+"""Picture files and pixels: read the way a person sees them, or refused by name; and back."""
 
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,3 +133,20 @@ def _refusal(path: Path, got: str, remedy: str = "") -> InputError:
 def _too_large(path: Path, got: str) -> InputError:
     limit = f"a picture of at most {MAX_PIXELS // 1_000_000} million pixels"
     return InputError(path.name, limit, got, "Scale it down first.")
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """Pixels 0..1 to 8 bit, the way a saved PNG holds them."""
+    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    """Pixels `[3, h, w]` in 0..1, on any device, as an 8-bit RGB picture."""
+    return Image.fromarray(to_uint8(pixels).permute(1, 2, 0).cpu().numpy())
+
+
+def png(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file of the picture."""
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()

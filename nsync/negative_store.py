@@ -1,18 +1,17 @@
 """Where negatives are kept: a folder of pictures and a manifest that says what each was made of."""
 
 import hashlib
-import io
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
 from .errors import InputError
 from .files import write_atomic
-from .style_set import StyleItem, to_uint8
+from .images import png, to_picture
+from .style_set import StyleItem
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -76,7 +75,7 @@ class NegativeStore:
                 "NaN or infinity from the model",
                 "Use a model and a VAE in fp32 or bf16, or other sampler settings.",
             )
-        data = _png(pixels)
+        data = png(to_picture(pixels))
         write_atomic(self._folder / request.file, data)
         self.pictures[request.file] = {
             "item": request.item.name,
@@ -114,10 +113,3 @@ class NegativeStore:
 def missing_files(folder: Path) -> list[str]:
     """Names of pictures that the folder's manifest lists and that are not there (any more)."""
     return [name for name in NegativeStore(folder).pictures if not (folder / name).is_file()]
-
-
-def _png(pixels: Tensor) -> bytes:
-    data = io.BytesIO()
-    array = to_uint8(pixels).permute(1, 2, 0).cpu().numpy()
-    Image.fromarray(array).save(data, "PNG")
-    return data.getvalue()

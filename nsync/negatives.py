@@ -18,7 +18,7 @@ from .denoiser import Denoiser, SamplerSettings
 from .draws import derive_seed, generator
 from .errors import InputError
 from .negative_store import NegativeStore, Request
-from .style_set import StyleItem, StyleSet, check_template, contains_word
+from .style_set import StyleItem, StyleSet, check_template, contains_word, too_long
 
 logger = logging.getLogger(__name__)
 
@@ -164,16 +164,12 @@ def _facts(
 
 
 def _check_lengths(denoiser: Denoiser, requests: Sequence[Request]) -> None:
-    long = []
-    for request in requests:
-        used, limit = denoiser.prompt_tokens(request.facts["prompt"])
-        if used > limit:
-            long.append(f"  {request.item.name}: {used} tokens of {limit}")
-    if long:
+    prompts = ((request.item.name, request.facts["prompt"]) for request in requests)
+    if long := too_long(denoiser, prompts):
         raise InputError(
             "style_set",
             "captions whose negative prompts the text encoder reads to the end",
-            "\n".join([f"{len(long)} too long:", *long]),
+            long,
             "\nShorten these captions, or the template.",
         )
 

@@ -7,11 +7,11 @@ content only; the style token enters through the template, once, at the end.
 import hashlib
 import re
 import string
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from .buckets import bucket_size, fit
@@ -152,21 +152,24 @@ def check_prompts(denoiser: Denoiser, style_set: StyleSet) -> None:
     Raises:
         InputError: it lists every such item, with the tokens its prompt takes.
     """
-    long = []
+    readable = {}
     for item in style_set.items:
         before = style_set.template.format(caption=item.caption, token="\0").rpartition("\0")[0]
-        used, limit = denoiser.prompt_tokens(before + style_set.token)
-        if used > limit:
-            long.append(f"  {item.name}: {used} tokens of {limit}")
-    if long:
+        readable[item.name] = before + style_set.token
+    if long := too_long(denoiser, readable.items()):
         raise InputError(
             "captions",
             f"prompts whose style token {style_set.token!r} the text encoder still reads",
-            "\n".join([f"{len(long)} too long:", *long]),
+            long,
             "\nShorten these captions, or put {token} first in the template.",
         )
 
 
-def to_uint8(pixels: Tensor) -> Tensor:
-    """Pixels 0..1 to 8 bit, the way a saved PNG holds them."""
-    return (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+def too_long(denoiser: Denoiser, prompts: Iterable[tuple[str, str]]) -> str:
+    """A list, for an error, of the (name, prompt) that the text encoder would cut off; else ""."""
+    long = []
+    for name, prompt in prompts:
+        used, limit = denoiser.prompt_tokens(prompt)
+        if used > limit:
+            long.append(f"  {name}: {used} tokens of {limit}")
+    return "\n".join([f"{len(long)} too long:", *long]) if long else ""

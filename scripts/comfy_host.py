@@ -244,10 +244,6 @@ class ComfyServer:
         """Queue a prompt and wait for its end."""
         return self.wait(self.queue(prompt), timeout)
 
-    def interrupt(self) -> None:
-        """What the page's stop button does."""
-        self.post("/interrupt", {})
-
     def image(self, entry: Json) -> bytes:
         """The file behind one entry of an output's `images`."""
         query = "&".join(f"{key}={entry[key]}" for key in ("filename", "subfolder", "type"))

@@ -1,4 +1,4 @@
-"""Draw the workflows of the pack from the schemas of the running host: `python3 scripts/make_workflows.py`.
+"""Draw the workflows of the pack from the schemas of the running host: `scripts/make_workflows.py`.
 
 Standard library only. The results are committed; run it after a schema or a number here changed.
 """

@@ -12,6 +12,3 @@ BASE_FOLDER = Path(__file__).parent / "base"
 
 RULER_FILE = Path(__file__).parent / "ruler.safetensors"
 """The weights of :class:`nsync.tiny.ruler.Ruler`."""
-
-PICTURE_SIZE = 64
-"""Side of the base's pictures in pixels."""

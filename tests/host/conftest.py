@@ -19,7 +19,7 @@ host imports (`comfy`, `nodes`, `folder_paths`) inside the functions. A process 
 start: ask several questions in one. A function that fails raises `HostProcessFailed` here.
 
 `server` is a live ComfyUI (`ComfyServer` of `scripts/comfy_host.py`): `server.run(prompt)`,
-`.queue`, `.wait`, `.interrupt`, `.get`, `.post`, `.output`, `.home / "input"`. One for all tests.
+`.queue`, `.wait`, `.get`, `.post`, `.output`, `.home / "input"`. One for all tests.
 
 `installation` says which ComfyUI. Every test that uses one of the three runs once per version in
 `--hosts` (default: 0.30.0; `make test` asks for 0.30.0 and 0.16.3); `COMFYUI_PATH` replaces both.
