@@ -7,6 +7,7 @@ from .negative_set import NegativeSetGenerator
 from .style_set import StyleSet
 from .tiny_base import TinyBase, TinyStylePictures
 from .trainer import ContrastiveLoRATrainer
+from .training_options import TrainingOptions
 
 NODES: list[type[io.ComfyNode]] = [
     TinyBase,
@@ -15,6 +16,7 @@ NODES: list[type[io.ComfyNode]] = [
     StyleSet,
     NegativeSetGenerator,
     ContrastiveLoRATrainer,
+    TrainingOptions,
 ]
 
 

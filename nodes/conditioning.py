@@ -14,42 +14,34 @@ from comfy.samplers import cond_cat, cond_equal_size
 from comfy.sd import CLIP
 from torch import Tensor
 
-from ..nsync.denoiser import Conditioning
+from ..nsync.denoiser import Row
+from .words import Tokens
 
-Row = dict[str, Tensor]
 HostConditioning = list[list[object]]
 
 _TEXT = "cross_attn"
-_SIZES = ".sizes"
 
 
-def encode_prompt(clip: CLIP, text: str) -> Row:
+def encode_tokens(clip: CLIP, tokens: Tokens) -> dict[str, Tensor]:
     """The tensors that the host's text encoder makes of a prompt, by the host's own names."""
-    states, others = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0]
+    states, others = clip.encode_from_tokens_scheduled(tokens)[0]
     row = {_TEXT: states, **others}
     return {name: value for name, value in row.items() if isinstance(value, Tensor)}
 
 
-def pack(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Rows as tensors `[n, ...]`; where sizes differ, padded, with the true ones beside them."""
-    packed = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        sizes = torch.tensor([value.shape for value in values])
-        most = sizes.max(dim=0).values.tolist()
-        packed[name] = torch.stack([_padded(value, most) for value in values])
-        if (sizes != sizes[0]).any():
-            packed[name + _SIZES] = sizes
-    return packed
+def encode_loaded(clip: CLIP, tokens: Tokens) -> dict[str, Tensor]:
+    """The same of text encoders that lie on their device already, as while they are trained.
 
-
-def unpack(conditioning: Conditioning) -> list[Row]:
-    """The rows again, each tensor as the host gave it."""
-    names = [name for name in conditioning if not name.endswith(_SIZES)]
-    return [
-        {name: _row(conditioning, name, i) for name in names}
-        for i in range(len(conditioning[_TEXT]))
-    ]
+    The host asks for room and loads them at every prompt, and might unload what is trained beside.
+    """
+    model = clip.cond_stage_model
+    model.reset_clip_options()
+    if clip.layer_idx is not None:
+        model.set_clip_options({"layer": clip.layer_idx})
+    model.set_clip_options({"execution_device": clip.patcher.load_device})
+    states, pooled, *others = model.encode_token_weights(tokens)
+    row = {_TEXT: states, "pooled_output": pooled, **(others[0] if others else {})}
+    return {name: value for name, value in row.items() if isinstance(value, Tensor)}
 
 
 def host_conditioning(rows: Sequence[Row]) -> HostConditioning:
@@ -98,16 +90,3 @@ def _prepare(model: BaseModel, row: Mapping[str, Tensor], latent: Tensor) -> dic
         seed=0,
     )
     return {name: cond.process_cond(batch_size=1, area=None) for name, cond in conds.items()}
-
-
-def _padded(value: Tensor, shape: Sequence[int]) -> Tensor:
-    if list(value.shape) == list(shape):
-        return value
-    padded = value.new_zeros(shape)
-    padded[tuple(map(slice, value.shape))] = value
-    return padded
-
-
-def _row(conditioning: Conditioning, name: str, i: int) -> Tensor:
-    value, sizes = conditioning[name][i], conditioning.get(name + _SIZES)
-    return value if sizes is None else value[tuple(map(slice, sizes[i].tolist()))]

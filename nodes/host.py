@@ -1,7 +1,7 @@
 """The contract of `nsync.denoiser` met with the objects on ComfyUI's sockets."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import comfy.model_management as management
 import comfy.sample
@@ -11,20 +11,20 @@ from comfy.samplers import KSampler
 from comfy.sd import CLIP, VAE
 from torch import Tensor, nn
 
-from ..nsync.denoiser import Conditioning, SamplerSettings
+from ..nsync.denoiser import Conditioning, Row, SamplerSettings, Word
 from ..nsync.errors import InputError
+from .checkpointing import checkpointing
 from .conditioning import (
-    Row,
     can_share_batch,
-    encode_prompt,
+    encode_loaded,
+    encode_tokens,
     host_conditioning,
     network_inputs,
-    pack,
-    unpack,
 )
 from .identity import identity_of
-from .noise_levels import check_trainable, error_scale, noise_levels
+from .noise_levels import check_trainable, error_scale, noise_levels, signal_to_noise
 from .trainable import load_whole, trainable, training_flag, whole_model
+from .words import marked, text_encoders, token_ids, tokenize
 
 BATCH_PIXELS = 1024 * 1024
 """Pictures are drawn together up to this many pixels."""
@@ -56,8 +56,9 @@ class HostDenoiser:
         check_trainable(model.get_model_object("model_sampling"))
         self._patcher, self._clip, self._vae = model.clone(), clip, vae
         self._format = model.get_model_object("latent_format")
-        self._in_training = False
+        self._in_training = self._text_in_training = False
         self.identity = identity_of(model)
+        self.words: dict[str, Word] = {}
 
     @property
     def device(self) -> torch.device:
@@ -73,6 +74,11 @@ class HostDenoiser:
         return self._patcher.model.diffusion_model
 
     @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        """The host's text encoders by its own names ("clip_l"), shared with the socket."""
+        return text_encoders(self._clip)
+
+    @property
     def size_multiple(self) -> int:
         """Pixels per latent, times the patch of a transformer."""
         patch = getattr(self.network, "patch_size", None) or 1
@@ -80,28 +86,33 @@ class HostDenoiser:
         return self._format.spacial_downscale_ratio * side
 
     @contextmanager
-    def trainable(self, dtype: torch.dtype | None = None) -> Iterator[None]:
+    def trainable(self, dtype: torch.dtype | None = None, text: bool = False) -> Iterator[None]:
         """The model loaded and fit for autograd; afterwards it draws what it drew before, bitwise.
 
         Args:
             dtype: of the network's arithmetic; None keeps the host's choice, often float16, in
                 which small gradients vanish. The weights stay as they are stored.
+            text: the text encoders too; `encode_prompts` is differentiable then.
 
         Raises:
             InputError: the model lies in dynamic VRAM and cannot be loaded again; see
                 `whole_model`.
         """
-        socket = self._patcher
+        socket, clip = self._patcher, self._clip
         with torch.inference_mode(False):
             self._patcher = whole_model(socket)
             if dtype not in (None, self._patcher.model.get_dtype_inference()):
                 self._patcher.set_model_compute_dtype(dtype)
+            if text:
+                self._clip = _whole_clip(clip, self.device)
+        self._loaded = [self._patcher, *([self._clip.patcher] if text else [])]
         try:
-            with trainable(self._patcher):
-                self._in_training = True
+            with trainable(self._loaded):
+                self._in_training, self._text_in_training = True, text
                 yield
         finally:
-            self._patcher, self._in_training = socket, False
+            self._patcher, self._clip = socket, clip
+            self._in_training = self._text_in_training = False
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels `[n, 3, h, w]` in 0..1 to latents `[n, c, ...]` in the model's scale, float32."""
@@ -113,12 +124,25 @@ class HostDenoiser:
         return _normal(torch.cat(latents))
 
     def encode_prompts(self, texts: Sequence[str]) -> Conditioning:
-        """One row per prompt, as the host's text encoder makes it; see `conditioning.pack`."""
-        return {name: _normal(value) for name, value in pack(self._encode(texts)).items()}
+        """One row per prompt, as the host's text encoder makes it, under the host's names."""
+        rows = self._encode(texts)
+        if self._text_in_training:
+            return rows
+        return [{name: _normal(value) for name, value in row.items()} for row in rows]
+
+    def word_vectors(self, text: str) -> dict[str, Tensor]:
+        """The rows of the token tables that the text's tokens have, float32 copies."""
+        encoders = self.text_encoders
+        tables = {n: encoders[n].get_input_embeddings().weight for n in encoders}
+        with torch.inference_mode(False):
+            return {
+                name: tables[name].detach().clone()[ids].float().cpu()
+                for name, ids in token_ids(self._clip, text).items()
+            }
 
     def prompt_tokens(self, text: str) -> tuple[int, int]:
         """(tokens that the prompt takes, tokens read at once) of the encoder that reads most."""
-        counts = []
+        counts, text = [], marked(text, self.words)
         for name, chunks in self._clip.tokenize(text, return_word_ids=True).items():
             if _part(self._clip.cond_stage_model, name) is None:
                 continue  # SD3 without its T5
@@ -136,10 +160,10 @@ class HostDenoiser:
         if not self._in_training:
             management.load_models_gpu([self._patcher])
         model = self._patcher.model
-        sigmas = noise_levels(model.model_sampling, times)
+        sigmas = noise_levels(model.model_sampling, times).to(latents.device)
         noisy = model.model_sampling.noise_scaling(sigmas, noise, latents)
         errors = [None] * len(latents)
-        for rows, inputs in network_inputs(model, unpack(conditioning), latents):
+        for rows, inputs in network_inputs(model, conditioning, latents):
             options = {**self._patcher.model_options["transformer_options"]}
             options |= {"cond_or_uncond": [0], "sigmas": sigmas[rows]}
             denoised = model.apply_model(
@@ -149,6 +173,17 @@ class HostDenoiser:
                 errors[row] = error
         scale = error_scale(model.model_sampling, sigmas)
         return torch.stack(errors).flatten(1).float().square().mean(1) * scale.square()
+
+    def min_snr(self, times: Tensor, gamma: float) -> Tensor:
+        """min(SNR, gamma) / s^2 `[n]`; see `nsync.denoiser`."""
+        sampling = self._patcher.model.model_sampling
+        sigmas = noise_levels(sampling, times)
+        scale = error_scale(sampling, sigmas)
+        return signal_to_noise(sampling, sigmas).clamp(max=gamma) / scale.square()
+
+    def checkpointing(self) -> AbstractContextManager[None]:
+        """Activations of the network's blocks are computed again in backward."""
+        return checkpointing(self.network)
 
     def generate(
         self,
@@ -184,8 +219,11 @@ class HostDenoiser:
         return _normal(torch.cat(drawn))
 
     def _encode(self, texts: Sequence[str]) -> list[Row]:
-        with torch.inference_mode():
-            return [encode_prompt(self._clip, text) for text in texts]
+        encode = encode_loaded if self._text_in_training else encode_tokens
+        # Tensors of inference mode are of no use to text encoders that are being trained.
+        with nullcontext() if self._text_in_training else torch.inference_mode():
+            prompts = [tokenize(self._clip, text, self.words) for text in texts]
+            return [encode(self._clip, prompt) for prompt in prompts]
 
     def _starts(self, count: int, size: tuple[int, int], latents: Tensor | None) -> Tensor:
         if latents is not None:
@@ -232,7 +270,7 @@ class HostDenoiser:
             try:
                 yield
             finally:
-                load_whole(self._patcher)  # the VAE may have taken its place
+                load_whole(self._loaded)  # the VAE may have taken their place
 
     def _check_drawing(self, settings: SamplerSettings, size: tuple[int, int]) -> None:
         for name, known in (("sampler", KSampler.SAMPLERS), ("scheduler", KSampler.SCHEDULERS)):
@@ -242,6 +280,15 @@ class HostDenoiser:
         if any(side % self._format.spacial_downscale_ratio for side in size):
             rule = f"multiples of {self._format.spacial_downscale_ratio} pixels"
             raise InputError("size", rule, f"{size[0]} x {size[1]}")
+
+
+def _whole_clip(clip: CLIP, device: torch.device) -> CLIP:
+    """A clone whose text encoders can be trained beside the model, on its device."""
+    whole = clip.clone()
+    whole.patcher = whole_model(clip.patcher)
+    whole.patcher.load_device = device
+    whole.cond_stage_model = whole.patcher.model
+    return whole
 
 
 def _parts(

@@ -5,6 +5,7 @@ import weakref
 
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
 _RUNS, _LENGTH = 16, 64  # runs of neighbours: a weight file on disk is read in pages
@@ -42,6 +43,8 @@ def _weights_digest(patcher: ModelPatcher) -> str:
 
 
 def _feed(digest: "hashlib._Hash", value: object) -> None:
+    if isinstance(value, QuantizedTensor):
+        value = value.dequantize()  # its shape and its numbers say nothing without their scale
     if isinstance(value, Tensor):
         sample = value.detach().reshape(-1)
         if sample.numel() > _RUNS * _LENGTH:

@@ -9,6 +9,7 @@ from comfy.model_sampling import ModelSamplingDiscrete
 from torch import Tensor, nn
 
 from ..nsync.errors import InputError
+from ..nsync.prompts import to
 
 # Prediction types by the host's class names, which older versions have only in part: factor of
 # (x_0 - denoised) in the error of the base's own target.
@@ -44,15 +45,23 @@ def noise_levels(sampling: nn.Module, times: Tensor) -> Tensor:
 
     Args:
         sampling: the host's `model_sampling`.
-        times: float32 `[n]` in 0..1. A discrete schedule takes the nearest of its timesteps; a
-            continuous one its own shift. Sigmas below the schedule's least are raised to it, since
-            the error of a prediction says nothing at sigma 0.
+        times: float32 `[n]` in 0..1, in main memory. A discrete schedule takes the nearest of its
+            timesteps; a continuous one its own shift. Sigmas below the schedule's least are raised
+            to it, since the error of a prediction says nothing at sigma 0.
     """
-    table = sampling.sigmas.to(times)
+    table = sampling.sigmas.float()
     if isinstance(sampling, ModelSamplingDiscrete):
-        return table[(times * (len(table) - 1)).round().long()]
+        places = (times * (len(table) - 1)).round().long()
+        return table[to(places, table.device)]
     levels = [float(sampling.percent_to_sigma(1 - time)) for time in times.tolist()]
-    return times.new_tensor(levels).clamp(table[0], table[-1])
+    return to(times.new_tensor(levels), table.device).clamp(table[0], table[-1])
+
+
+def signal_to_noise(sampling: nn.Module, sigmas: Tensor) -> Tensor:
+    """SNR `[n]`: the power of the picture in x_t over that of the noise."""
+    if _prediction(sampling) == "CONST":  # x_t = (1 - sigma) x_0 + sigma n
+        return ((1 - sigmas) / sigmas).square()
+    return (getattr(sampling, "sigma_data", 1.0) / sigmas).square()  # x_0 + sigma n, rescaled
 
 
 def error_scale(sampling: nn.Module, sigmas: Tensor) -> Tensor:

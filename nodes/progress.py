@@ -1,5 +1,6 @@
 """What the page shows while a node trains: bar, text, preview; and its stop button."""
 
+import math
 from pathlib import Path
 
 from comfy.model_management import (
@@ -14,7 +15,7 @@ from server import PromptServer
 from ..nsync.denoiser import Denoiser, SamplerSettings
 from ..nsync.files import write_atomic
 from ..nsync.images import png, to_picture
-from ..nsync.training import StepReport
+from ..nsync.session import StepReport
 
 PREVIEW_SIDE = 512
 
@@ -33,7 +34,7 @@ class TrainingProgress:
         self.done = report.step
         self._warning = report.warning or self._warning
         left = _duration(report.remaining)
-        loss = report.values["loss_positive"]
+        loss = report.values.get("loss_positive", math.nan)
         text = f"step {report.step} of {report.steps} | loss {loss:.4f} | {left} left"
         show_text(f"{text}\n{self._warning}".strip(), self._node)
         throw_exception_if_processing_interrupted()

@@ -1,5 +1,6 @@
 """One training run as the host sees it: where its files go, what is checked, what is shown."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,32 +11,48 @@ import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
-from torch import Tensor
+from torch import nn
 
-from ..nsync.adapters import select_layers
+from ..nsync.adapters import layer_key
 from ..nsync.batches import check_set
-from ..nsync.checkpoint import check_names, check_room, export_lora, lora_tensors, metadata
+from ..nsync.checkpoint import (
+    check_names,
+    check_room,
+    embedding_tensors,
+    export_file,
+    lora_tensors,
+    metadata,
+)
 from ..nsync.denoiser import SamplerSettings
+from ..nsync.errors import InputError
 from ..nsync.files import numbered
+from ..nsync.layers import trainable_layers
+from ..nsync.learner import Learned
+from ..nsync.lora_file import LowRank, match_layers, read_lora
 from ..nsync.settings import TrainSettings
 from ..nsync.style_set import StyleSet
-from ..nsync.training import TrainResult, Weights, run_config, train
+from ..nsync.trained import EMBEDDING, LORA, check_layers, chosen_layers, trained_count
+from ..nsync.training import TrainResult, run_config, train
 from .host import HostDenoiser
-from .lora import lora_folder, lora_names
+from .lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
 from .names import check_name
 from .progress import Previews, TrainingProgress
 from .style_set import on_picture
+
+CONTINUE, ANEW = "continue", "start anew"
+NOTHING = "nothing"
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run on the host's objects, under the first free name.
+    """A run on the host's objects.
 
     Attributes:
-        folder: `<output>/nsync/runs/<name>`: configuration, log and samples.
-        names: how the LoRA file calls the model's layers.
+        folder: `<output>/nsync/runs/<name>`; see `nsync.run_folder`.
+        names: how the LoRA file calls the layers.
+        start: an existing LoRA to go on from.
     """
 
     denoiser: HostDenoiser
@@ -43,43 +60,56 @@ class TrainingRun:
     settings: TrainSettings
     folder: Path
     names: Mapping[str, str]
+    start: Mapping[str, LowRank] | None
 
     @classmethod
     def prepare(
         cls,
-        model: ModelPatcher,
-        clip: CLIP,
-        vae: VAE,
+        sockets: tuple[ModelPatcher, CLIP, VAE],
         style_set: StyleSet,
         settings: TrainSettings,
         name: str,
+        start_from: str = NOTHING,
+        if_run_exists: str = CONTINUE,
     ) -> "TrainingRun":
         """Judge what the host knows, before any work.
 
         Raises:
-            InputError: a bad name or setting, an unfit set, layers without a name, a full disk.
+            InputError: a bad name or setting, an unfit set, layers without a name, a LoRA that
+                does not fit, a full disk.
         """
         settings.check()
-        folder = numbered(runs_folder() / check_name(name))
-        denoiser, names = HostDenoiser(model, clip, vae), lora_names(model)
+        folder = run_folder(name)
+        if if_run_exists == ANEW:
+            folder = numbered(folder)
+        denoiser = HostDenoiser(*sockets)
         check_set(settings, denoiser, style_set)
-        layers = select_layers(denoiser.network, settings.layers)
-        check_names(layers, names)
-        check_room(lora_folder(), layers, settings.rank)
-        return cls(denoiser, style_set, settings, folder, names)
+        names = lora_names(sockets[0]) | text_lora_names(sockets[1])
+        start = _start(start_from, settings, denoiser, sockets)
+        check_layers(settings, denoiser, start)
+        if settings.trains_lora:
+            check_names(start or chosen_layers(settings, denoiser), names)
+        run = cls(denoiser, style_set, settings, folder, names, start)
+        weights = trained_count(settings, denoiser, start)
+        check_room(lora_folder(), weights, 2)
+        # A state holds the weights, two moments and perhaps an average of them.
+        check_room(folder, weights, 4 * (settings.keep_last + 1))
+        return run
 
     def train(self, progress: TrainingProgress, previews: Previews) -> TrainResult:
-        """Train, showing every step; the LoRA is saved at the end, or when the run is stopped."""
+        """Train, showing every step; what was learned is saved at the end, or at a stop."""
+        dtype, text = _DTYPES[self.settings.precision], self.settings.trains_text
         return train(
             self.settings,
             self.denoiser,
             self.style_set,
             self.folder,
             self.export,
+            start=self.start,
             on_step=progress.on_step,
             on_item=on_picture(),
             preview=previews,
-            ready=partial(self.denoiser.trainable, _DTYPES[self.settings.precision]),
+            ready=partial(self.denoiser.trainable, dtype, text),
         )
 
     def previews_of(
@@ -97,20 +127,65 @@ class TrainingRun:
             progress,
         )
 
-    def tensors(self, weights: Weights) -> dict[str, Tensor]:
-        """Trained weights as the tensors of a LoRA file."""
-        return lora_tensors(weights, self.names, self.settings.alpha)
-
-    def export(self, weights: Weights, steps: int) -> Path:
-        """Save the LoRA where Load LoRA lists it; a run that was stopped says so in the name."""
+    def export(self, learned: Learned, steps: int) -> dict[str, Path]:
+        """Save what was learned where the host lists it; a run that was stopped says so."""
         whole = steps == self.settings.steps
         title = self.folder.name if whole else f"{self.folder.name}_stopped_at_{steps}"
-        config = run_config(self.settings, self.denoiser, self.style_set)
+        config = run_config(self.settings, self.denoiser, self.style_set, self.start)
         config["versions"] |= {"comfyui": comfyui_version.__version__}
-        told = metadata(config, steps, title)
-        return export_lora(lora_folder() / f"{title}.safetensors", self.tensors(weights), told)
+        files = {}
+        if learned.lora:
+            tensors = lora_tensors(learned.lora, self.names, learned.alphas)
+            path = lora_folder() / f"{title}.safetensors"
+            files[LORA] = export_file(path, tensors, metadata(config, steps, title, LORA))
+        if learned.embedding:
+            tensors = embedding_tensors(learned.embedding, self.style_set.token)
+            path = embedding_folder() / f"{one_word(title)}.safetensors"
+            files[EMBEDDING] = export_file(path, tensors, metadata(config, steps, title, EMBEDDING))
+        return files
 
 
-def runs_folder() -> Path:
-    """Where the runs' folders are."""
-    return Path(folder_paths.get_output_directory()) / "nsync" / "runs"
+def run_folder(name: str) -> Path:
+    """The folder of the run of this name.
+
+    Raises:
+        InputError: it is no name.
+    """
+    return Path(folder_paths.get_output_directory()) / "nsync" / "runs" / check_name(name)
+
+
+def embedding_folder() -> Path:
+    """Where trained embeddings go: a folder in which `embedding:name` finds them by itself."""
+    return Path(folder_paths.get_folder_paths("embeddings")[0])
+
+
+def one_word(title: str) -> str:
+    """A name that a prompt can hold after `embedding:`: neither spaces nor signs of emphasis."""
+    return re.sub(r"[\s,()\[\]<>:]+", "_", title)
+
+
+def _start(
+    start_from: str,
+    settings: TrainSettings,
+    denoiser: HostDenoiser,
+    sockets: tuple[ModelPatcher, CLIP, VAE],
+) -> dict[str, LowRank] | None:
+    if start_from == NOTHING:
+        return None
+    if not settings.trains_lora:
+        raise InputError("start_from", f"'{NOTHING}', since no LoRA is trained", repr(start_from))
+    file = read_lora(Path(folder_paths.get_full_path_or_raise("loras", start_from)))
+    layers = trainable_layers(denoiser.network)
+    if settings.text_encoders:
+        layers |= _text_layers(denoiser.text_encoders)
+    model, clip, _ = sockets
+    fused = fused_spellings(model, clip)
+    return match_layers(file, lora_spellings(model, clip), layers, fused)
+
+
+def _text_layers(encoders: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    return {
+        layer_key(name, path): layer
+        for name, encoder in encoders.items()
+        for path, layer in trainable_layers(encoder).items()
+    }

@@ -3,3 +3,8 @@
 from comfy_api.latest import io
 
 StyleSetSocket = io.Custom("NSYNC_STYLE_SET")
+TrainingOptionsSocket = io.Custom("NSYNC_TRAINING_OPTIONS")
+
+# The core's own types, so that its nodes read them.
+LoraModelSocket = io.Custom("LORA_MODEL")
+LossMapSocket = io.Custom("LOSS_MAP")

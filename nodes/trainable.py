@@ -4,8 +4,8 @@ The host runs every prompt under `torch.inference_mode()`, in which autograd can
 tensors that were made there cannot be saved for a backward pass, even frozen ones.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import comfy.model_management as management
 import torch
@@ -38,22 +38,24 @@ def whole_model(patcher: ModelPatcher) -> ModelPatcher:
 
 
 @contextmanager
-def trainable(patcher: ModelPatcher) -> Iterator[None]:
-    """Load the model on its device, fit for autograd, and put everything back afterwards.
+def trainable(patchers: Sequence[ModelPatcher]) -> Iterator[None]:
+    """Load models on their device, fit for autograd, and put everything back afterwards.
 
-    Its tensors become normal ones, swapped one by one, so that no second copy of the model is
+    Their tensors become normal ones, swapped one by one, so that no second copy of a model is
     needed; their values stay, bit by bit.
     """
-    with torch.inference_mode(False), torch.enable_grad():
-        load_whole(patcher)
-        _leave_inference_mode(patcher.model)
-        with _patches_as_weights(patcher), training_flag(True):
-            yield
+    with torch.inference_mode(False), torch.enable_grad(), ExitStack() as stack:
+        load_whole(patchers)
+        for patcher in patchers:
+            _leave_inference_mode(patcher.model)
+            stack.enter_context(_patches_as_weights(patcher))
+        stack.enter_context(training_flag(True))
+        yield
 
 
-def load_whole(patcher: ModelPatcher) -> None:
+def load_whole(patchers: Sequence[ModelPatcher]) -> None:
     """Load all weights to the device; other models make room."""
-    management.load_models_gpu([patcher], memory_required=1e20, force_full_load=True)
+    management.load_models_gpu(list(patchers), memory_required=1e20, force_full_load=True)
 
 
 @contextmanager

@@ -1,190 +1,204 @@
-"""What is trained: low-rank adapters (LoRA, arXiv 2106.09685) put into a network for a while.
+"""LoRA (arXiv 2106.09685): low-rank adapters put into networks for a while.
 
-PEFT builds the layers; this module chooses where they go, draws their start from a seed of their
-own and takes them out again, so that the network is afterwards the very same object tree.
+PEFT builds the layers; this module draws their start from a seed of their own, keeps their
+weights in one vector (see `nsync.flat`) and takes them out again, so that the network is afterwards
+the very same object tree.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear, LoraLayer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .draws import generator
-from .errors import InputError
-
-ATTENTION = "attention"
-ATTENTION_AND_FEED_FORWARD = "attention and feed-forward"
-EVERYTHING = "all linear and convolution"
-LAYER_CHOICES = (ATTENTION, ATTENTION_AND_FEED_FORWARD, EVERYTHING)
+from .flat import FlatWeights
+from .lora_file import LowRank
 
 _NAME = "nsync"  # the adapter's name inside PEFT's layers
 
-# A path component that names attention (attn1, img_attn, self_attn, attention; not diffusers'
-# "attentions", which are whole blocks), and the fused attention layers of Flux and its relatives.
-_ATTENTION = re.compile(r"(^|\.)(\w+_)?(attn|attention)\d*\.|single_blocks\.\d+\.linear[12]$")
-_FEED_FORWARD = re.compile(r"(^|\.)(\w+_)?(ff|ffn|mlp|feed_?forward)(_context|[XC\d])?\.")
-# Layers that read or write the latent itself: as narrow as its channels, no place for a style.
-_ENDS = re.compile(
-    r"(input_blocks\.0\.0|out\.2|conv_in|conv_out|(x_embedder|pos_embed|patch_embed\w*)(\.proj)?"
-    r"|img_in|x_in|proj_out|final_layer\.\w+)"
-)
 
-
-@dataclass(frozen=True)
-class Adapters:
-    """The adapters in a network.
+@dataclass
+class Rows:
+    """Which rows of a batch belong to which copy of the weights, while a pass runs.
 
     Attributes:
-        layers: PEFT's layers by the path of the layer that they wrap, in the network's order.
-        parameters: the trained weights by `<path>.lora_A` and `<path>.lora_B`, float32.
+        counts: rows of each copy, in the order of the batch; those of one copy lie together.
     """
 
-    layers: dict[str, LoraLayer]
-    parameters: dict[str, nn.Parameter]
+    counts: Sequence[int] = field(default_factory=tuple)
 
-    def state(self) -> dict[str, Tensor]:
-        """A copy of the weights in main memory, float32, by the names of `parameters`."""
-        return {
-            name: value.detach().to("cpu", copy=True) for name, value in self.parameters.items()
-        }
-
-
-def layer_size(layer: nn.Module) -> int:
-    """The largest useful rank: the lesser side of the layer's weight seen as a matrix."""
-    if isinstance(layer, nn.Conv2d):
-        inputs = layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]
-        return min(inputs, layer.out_channels)
-    return min(layer.in_features, layer.out_features)
+    @contextmanager
+    def of(self, counts: Sequence[int]) -> Iterator[None]:
+        """Set the counts for the block."""
+        before, self.counts = self.counts, tuple(counts)
+        try:
+            yield
+        finally:
+            self.counts = before
 
 
-def select_layers(network: nn.Module, choice: str) -> dict[str, nn.Module]:
-    """The layers of `network` that `choice` (one of `LAYER_CHOICES`) names, by path.
+class FusedError(RuntimeError):
+    """A layer saw a batch from which its rows' branches cannot be told."""
 
-    Raises:
-        InputError: the choice is unknown, or the network has no such layer.
+
+class Factor(nn.Module):
+    """One factor of an adapter, in the place of PEFT's linear or convolution layer.
+
+    Outside a pass it applies its weight; inside, to each row the copy of the row's branch.
+
+    Args:
+        layer: the layer that it moves over its input like, if that is a convolution.
     """
-    if choice not in LAYER_CHOICES:
-        raise InputError("layers", f"one of {', '.join(LAYER_CHOICES)}", repr(choice))
-    chosen = {
-        path: layer
-        for path, layer in network.named_modules()
-        if _is_trainable(layer) and _is_chosen(path, choice)
-    }
-    if not chosen:
-        raise InputError(
-            "layers",
-            f"a choice that names layers of {type(network).__name__}",
-            repr(choice),
-            f"Choose '{EVERYTHING}'.",
-        )
-    return chosen
 
+    def __init__(self, name: str, store: FlatWeights, rows: Rows, layer: nn.Module) -> None:
+        super().__init__()
+        self._name, self._store, self._rows = name, store, rows
+        self._convolve = layer._conv_forward if isinstance(layer, nn.Conv2d) else None
 
-def check_rank(layers: dict[str, nn.Module], rank: int) -> None:
-    """Raise `InputError` if `rank` is above the size of one of the layers."""
-    path, size = min(
-        ((path, layer_size(layer)) for path, layer in layers.items()), key=lambda pair: pair[1]
-    )
-    if rank > size:
-        raise InputError(
-            "rank",
-            f"at most {size}, the size of the layer {path}",
-            str(rank),
-            "Lower the rank or choose fewer kinds of layers.",
-        )
+    @property
+    def weight(self) -> Tensor:
+        """The weight itself; PEFT asks for its dtype."""
+        return self._store.weights[self._name]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.weight.dtype)
+        if self._store.copies is None:
+            return self._apply_to(x, self.weight)
+        return self._by_branch(x, self._store.copies[self._name])
+
+    def _by_branch(self, x: Tensor, copies: Tensor) -> Tensor:
+        used = [(place, count) for place, count in enumerate(self._rows.counts) if count]
+        if len(used) == 1:
+            return self._apply_to(x, copies[used[0][0]])
+        total = sum(self._rows.counts)
+        times, rest = divmod(len(x), total)
+        if rest or not times:
+            raise FusedError(f"A layer got a batch of {len(x)} for {total} pictures")
+        counts = {count for _, count in used}
+        if len(counts) == 1 and len(used) == len(copies) and not self._convolve:
+            product = torch.bmm(x.reshape(len(copies), -1, x.shape[-1]), copies.transpose(1, 2))
+            return product.view(*x.shape[:-1], -1)
+        parts = x.split([count * times for _, count in used])
+        pairs = zip(used, parts, strict=True)
+        return torch.cat([self._apply_to(part, copies[place]) for (place, _), part in pairs])
+
+    def _apply_to(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self._convolve:
+            return self._convolve(x, weight, None)
+        return functional.linear(x, weight)
 
 
 @contextmanager
 def adapters(
-    network: nn.Module, choice: str, rank: int, alpha: float, seed: int, device: torch.device
-) -> Iterator[Adapters]:
-    """Put fresh adapters into `network` for the block, then take every trace of them out again.
+    networks: Mapping[str, nn.Module],
+    start: Mapping[str, LowRank],
+    device: torch.device,
+) -> Iterator[tuple[FlatWeights, Rows]]:
+    """Put adapters into the networks for the block, then take every trace of them out again.
 
-    The base keeps its dtype, the adapters are float32 on `device`: `lora_A` uniform in
-    +-1/sqrt(inputs) (PEFT's own start) from a generator per layer, `lora_B` zero, so that the
-    network's output is unchanged at first. Each adds `alpha / rank * B(A(x))`.
+    The base keeps its dtype, the adapters are float32 on `device`. Each adds
+    `alpha / rank * B(A(x))`.
 
-    Raises:
-        InputError: no such layer, or the rank is above a layer's size.
+    Args:
+        networks: by name; see `layer_key`.
+        start: the first values of the adapters by the key of their layer.
+
+    Yields:
+        The weights, `<key>.lora_A` and `<key>.lora_B`, and what says which rows are whose.
     """
-    originals = select_layers(network, choice)
-    check_rank(originals, rank)
-    flags = [(value, value.requires_grad) for value in network.parameters()]
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        target_modules="|".join(re.escape(path) for path in originals),
-    )
-    _serve_other_linears(config, originals)
+    values = {}
+    for key, one in start.items():
+        values |= {f"{key}.lora_A": one.down, f"{key}.lora_B": one.up}
+    store, rows = FlatWeights(values, device), Rows()
+    flags = [(p, p.requires_grad) for network in networks.values() for p in network.parameters()]
+    originals: dict[str, dict[str, nn.Module]] = {}
     try:
-        # On the meta device: PEFT then draws nothing from the process's own generator.
-        inject_adapter_in_model(config, network, _NAME, low_cpu_mem_usage=True)
-        layers = {path: network.get_submodule(path) for path in originals}
-        for path, layer in layers.items():
-            _start(layer, generator(seed, "adapter", path), device)
-        yield Adapters(layers, _parameters(layers))
+        for name, network in networks.items():
+            keys = [split_key(key) for key in start]
+            here = {path: start[layer_key(owner, path)] for owner, path in keys if owner == name}
+            originals[name] = {path: network.get_submodule(path) for path in here}
+            for path, layer in _inject(network, originals[name]).items():
+                _fill(layer, layer_key(name, path), here[path], store, rows)
+        yield store, rows
     finally:
-        _remove(network, originals)
+        for name, layers in originals.items():
+            _remove(networks[name], layers)
         for value, flag in flags:
             value.requires_grad_(flag)
 
 
-def _is_trainable(layer: nn.Module) -> bool:
+NETWORK = "network"
+"""The name of the denoising network among the networks that adapters go into."""
+
+
+def layer_key(name: str, path: str) -> str:
+    """The key of a layer: its path, and for a text encoder `<encoder>:<path>`."""
+    return path if name == NETWORK else f"{name}:{path}"
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """The name of the network and the path of the layer inside it."""
+    name, found, path = key.rpartition(":")
+    return (name, path) if found else (NETWORK, key)
+
+
+def fresh(
+    layers: Mapping[str, nn.Module], rank: int, alpha: float, seed: int
+) -> dict[str, LowRank]:
+    """Adapters that change nothing yet, for layers by key.
+
+    `down` uniform in +-1/sqrt(inputs) (PEFT's own start, kaiming_uniform_ with a = sqrt(5)) from a
+    generator per layer, `up` zero.
+    """
+    return {
+        key: LowRank(*_start(layer, rank, generator(seed, "adapter", key)), alpha)
+        for key, layer in layers.items()
+    }
+
+
+def _start(layer: nn.Module, rank: int, source: torch.Generator) -> tuple[Tensor, Tensor]:
     if isinstance(layer, nn.Conv2d):
-        return layer.groups == 1
-    # A host's quantised layer may be linear without being torch's own class.
-    return isinstance(layer, nn.Linear) or (
-        isinstance(getattr(layer, "in_features", None), int)
-        and isinstance(getattr(layer, "out_features", None), int)
-        and isinstance(getattr(layer, "weight", None), Tensor)
-    )
+        down = (rank, layer.in_channels, *layer.kernel_size)
+        up = (layer.out_channels, rank, 1, 1)
+    else:
+        down, up = (rank, layer.in_features), (layer.out_features, rank)
+    bound = torch.Size(down[1:]).numel() ** -0.5
+    return (torch.rand(down, generator=source) * 2 - 1) * bound, torch.zeros(up)
 
 
-def _is_chosen(path: str, choice: str) -> bool:
-    if choice == EVERYTHING:
-        return not _ENDS.fullmatch(path)
-    attention = bool(_ATTENTION.search(path))
-    if choice == ATTENTION:
-        return attention
-    return attention or bool(_FEED_FORWARD.search(path))
+def _inject(network: nn.Module, originals: Mapping[str, nn.Module]) -> dict[str, LoraLayer]:
+    if not originals:
+        return {}
+    config = LoraConfig(r=1, target_modules="|".join(re.escape(path) for path in originals))
+    _serve_other_linears(config, originals)
+    # On the meta device: PEFT then draws nothing from the process's own generator.
+    inject_adapter_in_model(config, network, _NAME, low_cpu_mem_usage=True)
+    return {path: network.get_submodule(path) for path in originals}
 
 
-def _serve_other_linears(config: LoraConfig, layers: dict[str, nn.Module]) -> None:
+def _fill(layer: LoraLayer, key: str, one: LowRank, store: FlatWeights, rows: Rows) -> None:
+    # PEFT's own lora_A knows neither the dilation nor the padding mode of a convolution.
+    layer.lora_A[_NAME] = Factor(f"{key}.lora_A", store, rows, layer.get_base_layer())
+    layer.lora_B[_NAME] = Factor(f"{key}.lora_B", store, rows, layer.lora_B[_NAME])
+    layer.scaling[_NAME] = one.alpha / len(one.down)
+    layer.cast_input_dtype_enabled = False  # the factors do it, and not under autocast
+
+
+def _serve_other_linears(config: LoraConfig, layers: Mapping[str, nn.Module]) -> None:
     known = (nn.Linear, nn.Conv2d)
     others = {type(layer) for layer in layers.values() if not isinstance(layer, known)}
     if others:
         config._register_custom_module(dict.fromkeys(others, Linear))
 
 
-def _start(layer: LoraLayer, source: torch.Generator, device: torch.device) -> None:
-    for store, fill in ((layer.lora_A, _uniform), (layer.lora_B, _zeros)):
-        part = store[_NAME]
-        part.weight = nn.Parameter(fill(part.weight.shape, source).to(device))
-
-
-def _uniform(shape: torch.Size, source: torch.Generator) -> Tensor:
-    bound = shape[1:].numel() ** -0.5  # kaiming_uniform_ with a = sqrt(5)
-    return (torch.rand(shape, generator=source) * 2 - 1) * bound
-
-
-def _zeros(shape: torch.Size, source: torch.Generator) -> Tensor:
-    return torch.zeros(shape)
-
-
-def _parameters(layers: dict[str, LoraLayer]) -> dict[str, nn.Parameter]:
-    return {
-        f"{path}.{part}": getattr(layer, part)[_NAME].weight
-        for path, layer in layers.items()
-        for part in ("lora_A", "lora_B")
-    }
-
-
-def _remove(network: nn.Module, originals: dict[str, nn.Module]) -> None:
+def _remove(network: nn.Module, originals: Mapping[str, nn.Module]) -> None:
     for path, layer in originals.items():
         parent, _, child = path.rpartition(".")
         setattr(network.get_submodule(parent), child, layer)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from .branches import Batch
-from .denoiser import Conditioning, Denoiser, take
+from .denoiser import Denoiser
 from .draws import generator
 from .errors import InputError
+from .prompts import Prompts
 from .rules import denies_style, needs_anchor, needs_negative
 from .settings import TrainSettings
 from .style_set import StyleItem, StyleSet, check_prompts
@@ -20,18 +21,26 @@ class EncodedSet:
     """A style set as a model sees it, in main memory.
 
     Attributes:
-        names: of the items.
+        names: of the items that are trained on; those of `held_out` are not among them.
         positives: latents `[c, h, w]` by item.
         negatives: latents of each item's negatives; empty where the rule needs none.
-        prompts: conditioning of the items' prompts, one row each.
-        negative_prompts: conditioning that the negatives are trained with, one row an item.
+        texts: the items' prompts.
+        negative_texts: the prompts that the negatives are trained with.
+        held_out: (name, latents, prompt) of the pictures for validation.
     """
 
     names: tuple[str, ...]
     positives: tuple[Tensor, ...]
     negatives: tuple[tuple[Tensor, ...], ...]
-    prompts: Conditioning
-    negative_prompts: Conditioning
+    texts: tuple[str, ...]
+    negative_texts: tuple[str, ...]
+    held_out: tuple[tuple[str, Tensor, str], ...] = ()
+
+    def prompts(self, denoiser: Denoiser, settings: TrainSettings) -> Prompts:
+        """All prompts that a run by these settings may ask for, ready to be asked."""
+        texts = [*self.texts, *self.negative_texts, *(text for *_, text in self.held_out)]
+        texts += [""] if settings.caption_dropout else []
+        return Prompts(denoiser, texts, settings.trains_text)
 
 
 def check_set(settings: TrainSettings, denoiser: Denoiser, style_set: StyleSet) -> None:
@@ -53,14 +62,23 @@ def check_set(settings: TrainSettings, denoiser: Denoiser, style_set: StyleSet) 
             f"negatives painted by another ({style_set.base[:12] or 'unknown'})",
             "Give the Negative Set Generator the same model and run it again.",
         )
-    if needs_anchor(rule) and len(style_set) < 2:
+    _check_count(settings, len(style_set))
+    check_prompts(denoiser, style_set)
+
+
+def _check_count(settings: TrainSettings, count: int) -> None:
+    left = count - settings.validation
+    if settings.validation and left < 2:
+        expected = "fewer held-out pictures, so that at least two of the set are trained on"
+        raise InputError("validation", expected, f"{settings.validation} of {count}")
+    if needs_anchor(settings.rule) and left < 2:
         raise InputError(
             "style_set",
-            f"at least two positives, since an anchor of rule '{rule}' is another positive",
+            f"at least two positives, since an anchor of rule '{settings.rule}' is another "
+            "positive",
             "one",
             "Add a picture, or choose the rule 'projection'.",
         )
-    check_prompts(denoiser, style_set)
 
 
 def encode_set(
@@ -77,28 +95,50 @@ def encode_set(
     Raises:
         InputError: a picture's latents are not finite; it is named.
     """
-    multiple = denoiser.size_multiple
-    positives, negatives = [], []
+    held = held_out(style_set, settings)
+    positives, negatives, latents = {}, {}, {}
     for done, item in enumerate(style_set.items, start=1):
-        positives.append(_latents(denoiser, style_set.positive(item, multiple), item.name))
-        count = len(item.negatives) if needs_negative(settings.rule) else 0
-        negatives.append(
-            tuple(
-                _latents(denoiser, style_set.negative(item, i, multiple), str(item.negatives[i]))
-                for i in range(count)
-            )
-        )
+        picture = style_set.positive(item, denoiser.size_multiple)
+        if item.name in held:
+            latents[item.name] = _latents(denoiser, picture, item.name)
+        else:
+            positives[item.name] = _latents(denoiser, picture, item.name)
+            negatives[item.name] = _negatives(settings, denoiser, style_set, item)
         if on_item:
             on_item(done, len(style_set))
-    prompts = _encode(denoiser, [style_set.prompt(item) for item in style_set.items])
+    items = {item.name: item for item in style_set.items}
+    texts = {name: style_set.prompt(item) for name, item in items.items()}
     denied = denies_style(settings.rule)
-    words = [denial(style_set, item) for item in style_set.items] if denied else []
     return EncodedSet(
-        names=tuple(item.name for item in style_set.items),
-        positives=tuple(positives),
-        negatives=tuple(negatives),
-        prompts=prompts,
-        negative_prompts=_encode(denoiser, words) if denied else prompts,
+        names=tuple(positives),
+        positives=tuple(positives.values()),
+        negatives=tuple(negatives.values()),
+        texts=tuple(texts[name] for name in positives),
+        negative_texts=tuple(
+            denial(style_set, items[name]) if denied else texts[name] for name in positives
+        ),
+        held_out=tuple((name, value, texts[name]) for name, value in latents.items()),
+    )
+
+
+def held_out(style_set: StyleSet, settings: TrainSettings) -> frozenset[str]:
+    """Names of the items that are kept for validation: drawn by the seed, as many as asked for."""
+    order = torch.randperm(len(style_set), generator=generator(settings.seed, "held out"))
+    items = [style_set.items[int(place)] for place in order[: settings.validation]]
+    return frozenset(item.name for item in items)
+
+
+def _negatives(
+    settings: TrainSettings, denoiser: Denoiser, style_set: StyleSet, item: StyleItem
+) -> tuple[Tensor, ...]:
+    count = len(item.negatives) if needs_negative(settings.rule) else 0
+    return tuple(
+        _latents(
+            denoiser,
+            style_set.negative(item, place, denoiser.size_multiple),
+            str(item.negatives[place]),
+        )
+        for place in range(count)
     )
 
 
@@ -121,10 +161,8 @@ def draw_batches(encoded: EncodedSet, settings: TrainSettings, step: int) -> dic
     Positives come in a new order every epoch, each once. A negative is one of its positive's; an
     anchor is any other positive. Only the branches that the rule needs are made.
     """
-    count = len(encoded.names)
-    rows = [
-        _in_order(settings.seed, step * settings.batch + i, count) for i in range(settings.batch)
-    ]
+    count, size = len(encoded.names), settings.batch * settings.accumulate
+    rows = [_in_order(settings.seed, step * size + place, count) for place in range(size)]
     batches = {"positive": _batch("positive", rows, encoded.positives, encoded, settings, step)}
     if needs_negative(settings.rule):
         pictures = {
@@ -148,23 +186,41 @@ def _batch(
     settings: TrainSettings,
     step: int,
 ) -> Batch:
-    source = "positive" if branch == "negative" and settings.shared_noise else branch
-    latents, noise, times = [], [], []
+    noise_of = "positive" if branch == "negative" and settings.shared_noise else branch
+    words_of = "positive" if branch == "negative" else branch  # dropped together or not at all
+    texts = encoded.negative_texts if branch == "negative" else encoded.texts
+    noise, times, prompts = [], [], []
     for place, row in enumerate(rows):
         again = rows[:place].count(row)  # an item twice in a batch gets noise of its own
-        drawn = generator(settings.seed, step, source, encoded.names[row], again)
-        times.append(torch.rand((), generator=drawn))
-        noise.append(torch.randn(pictures[row].shape, generator=drawn))
-        latents.append(pictures[row])
+        drawn = generator(settings.seed, step, noise_of, encoded.names[row], again)
+        times.append(draw_time(settings.times, drawn))
+        noise.append(draw_noise(pictures[row].shape, settings.noise_offset, drawn))
+        kept = generator(settings.seed, step, "words", words_of, encoded.names[row], again)
+        dropped = float(torch.rand((), generator=kept)) < settings.caption_dropout
+        prompts.append("" if dropped else texts[row])
     return Batch(
         names=tuple(encoded.names[row] for row in rows),
-        latents=tuple(latents),
-        conditioning=take(
-            encoded.negative_prompts if branch == "negative" else encoded.prompts, rows
-        ),
+        latents=tuple(pictures[row] for row in rows),
+        prompts=tuple(prompts),
         noise=tuple(noise),
         times=torch.stack(times),
     )
+
+
+def draw_time(distribution: str, drawn: torch.Generator) -> Tensor:
+    """A time in 0..1, float32, no dimensions; see `TrainSettings.times`."""
+    if distribution == "logit-normal":
+        return torch.randn((), generator=drawn).sigmoid()
+    uniform = torch.rand((), generator=drawn)
+    return uniform**3 if distribution == "early" else uniform
+
+
+def draw_noise(shape: torch.Size, offset: float, drawn: torch.Generator) -> Tensor:
+    """Standard normal noise `[c, h, w]`, with a constant per channel of deviation `offset`."""
+    noise = torch.randn(shape, generator=drawn)
+    if offset:
+        noise += offset * torch.randn((shape[0], 1, 1), generator=drawn)
+    return noise
 
 
 def _in_order(seed: int, place: int, count: int) -> int:
@@ -192,7 +248,3 @@ def _latents(denoiser: Denoiser, pixels: Tensor, name: str) -> Tensor:
             "Use a VAE that runs in fp32 or bf16, or take the picture out of the set.",
         )
     return latents
-
-
-def _encode(denoiser: Denoiser, texts: list[str]) -> dict[str, Tensor]:
-    return {k: v.detach().clone().cpu() for k, v in denoiser.encode_prompts(texts).items()}

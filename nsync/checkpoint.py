@@ -1,8 +1,8 @@
-"""The exported LoRA: one safetensors file that ComfyUI and diffusers read, and what it says of
-itself.
+"""The exported LoRA and embedding: safetensors files that ComfyUI and diffusers read, and what they
+say of themselves.
 
-Keys are kohya's: `<name>.lora_down.weight`, `<name>.lora_up.weight`, `<name>.alpha`; readers add
-`alpha / rank * up @ down`. Who knows the base's naming gives the names.
+Keys of a LoRA are kohya's: `<name>.lora_down.weight`, `<name>.lora_up.weight`, `<name>.alpha`;
+readers add `alpha / rank * up @ down`. Who knows the base's naming gives the names.
 """
 
 import hashlib
@@ -20,22 +20,32 @@ from .files import numbered, write_atomic
 
 
 def lora_tensors(
-    weights: Mapping[str, Tensor], names: Mapping[str, str], alpha: float
+    weights: Mapping[str, Tensor], names: Mapping[str, str], alphas: Mapping[str, float]
 ) -> dict[str, Tensor]:
     """Trained adapters as a LoRA file's tensors.
 
     Args:
         weights: `<layer>.lora_A` `[rank, inputs, ...]` and `<layer>.lora_B` `[outputs, rank, ...]`.
         names: the file's name of each layer.
-        alpha: the constant that the adapters were trained with.
+        alphas: the constant that each layer's adapter was trained with.
     """
     tensors = {}
     for path in dict.fromkeys(key.rpartition(".")[0] for key in weights):
         name = names[path]
         tensors[f"{name}.lora_down.weight"] = weights[f"{path}.lora_A"].contiguous()
         tensors[f"{name}.lora_up.weight"] = weights[f"{path}.lora_B"].contiguous()
-        tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
+        tensors[f"{name}.alpha"] = torch.tensor(float(alphas[path]))
     return tensors
+
+
+def embedding_tensors(vectors: Mapping[str, Tensor], token: str) -> dict[str, Tensor]:
+    """Trained vectors `[vectors, width]` by text encoder as an embedding file's tensors.
+
+    One text encoder's go under the token, which diffusers' `load_textual_inversion` then takes for
+    the word; those of several under the encoders' names ("clip_l", "clip_g"), as both know them.
+    """
+    names = [token] if len(vectors) == 1 else list(vectors)
+    return {name: rows.contiguous() for name, rows in zip(names, vectors.values(), strict=True)}
 
 
 def check_names(layers: Mapping[str, nn.Module], names: Mapping[str, str]) -> None:
@@ -50,38 +60,40 @@ def check_names(layers: Mapping[str, nn.Module], names: Mapping[str, str]) -> No
         )
 
 
-def check_room(folder: Path, layers: Mapping[str, nn.Module], rank: int) -> None:
-    """Raise `InputError` if the disk of `folder` has no room for the trained adapters."""
-    needed = 4 * sum(rank * _sides(layer) for layer in layers.values()) + (1 << 20)
+def check_room(folder: Path, weights: int, copies: int) -> None:
+    """Raise `InputError` if the disk of `folder` has no room for so many copies of the weights."""
+    needed = 4 * weights * copies + (1 << 20)
     place = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
         raise InputError(
             "output",
-            f"{needed / 1e6:.0f} MB free in {folder} for the LoRA",
+            f"{needed / 1e6:.0f} MB free in {folder}",
             f"{free / 1e6:.0f} MB",
             "Free some space; nothing has been written.",
         )
 
 
-def metadata(config: Mapping[str, object], steps: int, title: str) -> dict[str, str]:
+def metadata(config: Mapping[str, object], steps: int, title: str, kind: str) -> dict[str, str]:
     """What the file says of itself: safetensors metadata, strings only.
 
     Args:
         config: the run's (see `nsync.training.run_config`).
         steps: updates that the weights went through.
         title: the run's name.
+        kind: "lora" or "embedding".
     """
     settings = config["settings"]
+    network = {"ss_network_module": "networks.lora"}
+    if not config["start_from"]:  # else the ranks are those of that file, layer by layer
+        network |= {"ss_network_dim": settings["rank"], "ss_network_alpha": settings["alpha"]}
     said = {
+        **(network if kind == "lora" else {}),
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.title": title,
         "modelspec.trigger_phrase": config["token"],
         "ss_output_name": title,
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": settings["rank"],
-        "ss_network_alpha": settings["alpha"],
-        "ss_learning_rate": settings["learning_rate"],
+        "ss_learning_rate": settings["learning_rate" if kind == "lora" else "embedding_rate"],
         "ss_seed": settings["seed"],
         "ss_steps": steps,
         "nsync.trigger_word": config["token"],
@@ -97,7 +109,7 @@ def metadata(config: Mapping[str, object], steps: int, title: str) -> dict[str, 
     return {key: v if isinstance(v, str) else json.dumps(v) for key, v in said.items()}
 
 
-def export_lora(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> Path:
+def export_file(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> Path:
     """Write the file, whole or not at all, under the first free name; its path.
 
     Raises:
@@ -113,8 +125,3 @@ def _with_hash(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> dict[s
     for key in sorted(tensors):
         digest.update(key.encode() + tensors[key].numpy().tobytes())
     return {**told, "nsync.weights_sha256": digest.hexdigest()}
-
-
-def _sides(layer: nn.Module) -> int:
-    rows = layer.weight.shape[0] if isinstance(layer, nn.Conv2d) else layer.out_features
-    return rows + (layer.weight[0].numel() if isinstance(layer, nn.Conv2d) else layer.in_features)

@@ -1,25 +1,33 @@
 """The one contract that a model must meet to be trained, sampled or judged here.
 
 Pixels are float32 `[n, 3, h, w]` in 0..1, RGB. Latents are float32 in the model's own scale (what
-its network is trained on). Times are float32 `[n]` in 0..1: the fraction of the base's own noise
-schedule, 0 the clean picture and 1 pure noise; a denoiser maps them to its sigmas or timesteps.
+its network is trained on). Times are float32 `[n]` in 0..1, in main memory: the fraction of the
+base's own noise schedule, 0 the clean picture and 1 pure noise; a denoiser maps them to its sigmas
+or timesteps.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-Conditioning = Mapping[str, Tensor]
-"""Named tensors, each `[n, ...]` with one row per prompt."""
+Row = Mapping[str, Tensor]
+"""One prompt as a model reads it: named tensors, in a form that only its own denoiser knows."""
+
+Conditioning = Sequence[Row]
+"""A row per prompt. Rows whose tensors have the same names and shapes go through the network
+together; others one after the other."""
+
+Word = Mapping[str, Tensor]
+"""Vectors that stand for a word, `[vectors, width]` by the name of the text encoder."""
 
 
-def take(conditioning: Conditioning, rows: Sequence[int] | Tensor) -> dict[str, Tensor]:
-    """The conditioning of some of its prompts, in the order of `rows` (repeats allowed)."""
-    index = torch.as_tensor(rows, dtype=torch.long)
-    return {name: tensor[index.to(tensor.device)] for name, tensor in conditioning.items()}
+def row_shape(row: Row) -> tuple[tuple[str, torch.Size], ...]:
+    """Names and shapes of a row's tensors: rows that agree in it fit into one batch."""
+    return tuple(sorted((name, value.shape) for name, value in row.items()))
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,19 @@ class Denoiser(Protocol):
     device: torch.device
     """Where `loss` computes."""
 
+    words: dict[str, Word]
+    """Words (style tokens) that stand for vectors of their own, as in textual inversion. Wherever
+    a prompt has one, in `encode_prompts` and in `generate`, the text encoders read the vectors
+    instead; gradients flow through `encode_prompts` to them. Empty unless somebody trains."""
+
     @property
     def network(self) -> nn.Module:
         """The denoising network that adapters are injected into."""
+        ...
+
+    @property
+    def text_encoders(self) -> Mapping[str, nn.Module]:
+        """The text encoders that adapters and vectors can be trained in, by name ("clip_l")."""
         ...
 
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -55,7 +73,12 @@ class Denoiser(Protocol):
         ...
 
     def encode_prompts(self, texts: Sequence[str]) -> Conditioning:
-        """Prompts to conditioning, one row each; all rows have one shape."""
+        """Prompts to conditioning, one row each, differentiable where autograd is on."""
+        ...
+
+    def word_vectors(self, text: str) -> dict[str, Tensor]:
+        """The rows of the token tables that the text's tokens have: float32 `[tokens, width]` by
+        text encoder, copies, without start, end and padding."""
         ...
 
     def prompt_tokens(self, text: str) -> tuple[int, int]:
@@ -66,6 +89,21 @@ class Denoiser(Protocol):
         self, latents: Tensor, conditioning: Conditioning, noise: Tensor, times: Tensor
     ) -> Tensor:
         """Per-sample denoising loss `[n]`: mean squared error in the base's own target."""
+        ...
+
+    def min_snr(self, times: Tensor, gamma: float) -> Tensor:
+        """Weights `[n]` of the losses at these times: min-SNR (arXiv 2303.09556, section 3.4).
+
+        In terms of the clean picture the loss is the squared error times s^2, s by the base's own
+        target; weighted, it is the squared error times min(SNR, gamma): the weight is
+        min(SNR, gamma) / s^2. That is min(SNR, gamma) / SNR for noise prediction and
+        min(SNR, gamma) / (SNR + 1) for v prediction, as in the paper.
+        """
+        ...
+
+    def checkpointing(self) -> AbstractContextManager[None]:
+        """For the block, the network keeps only its blocks' inputs and computes again in backward
+        what lies between: less memory for about a third more time, the same numbers."""
         ...
 
     def generate(

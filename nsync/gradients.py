@@ -63,14 +63,21 @@ class Gradients:
     def q(self) -> Tensor:
         return self.p + self.n
 
-    def dot(self, x: Tensor, y: Tensor) -> Tensor:
-        """Dot products of two flat vectors, `[groups]`."""
-        pairs = zip(x.split(self.sizes), y.split(self.sizes), strict=True)
-        return torch.stack([torch.dot(*pair) for pair in pairs])
+    @cached_property
+    def _dots(self) -> dict[tuple[str, str], Tensor]:
+        return {}
 
-    def onto(self, b: Tensor) -> Tensor:
+    def dot(self, x: str, y: str) -> Tensor:
+        """Dot products of two of the vectors ("p", "n", "a", "q"), `[groups]`; made once."""
+        if (x, y) not in self._dots:
+            parts = (getattr(self, name).split(self.sizes) for name in (x, y))
+            products = [torch.dot(*pair) for pair in zip(*parts, strict=True)]
+            self._dots[x, y] = torch.stack(products)
+        return self._dots[x, y]
+
+    def onto(self, b: str) -> Tensor:
         """Coefficients of b in P_b(g_p), `[groups]`."""
-        return ratio(self.dot(self.p, b), self.dot(b, b))
+        return ratio(self.dot("p", b), self.dot(b, b))
 
     def blend(self, mix: Mix) -> Tensor:
         """The flat update that these coefficients make."""

@@ -77,12 +77,7 @@ def refine(
         InputError: an unknown rule or scope, a branch missing, a count, shape or dtype wrong.
     """
     gradients = _checked(rule, positive, negative, anchor, scope, weight)
-    update = gradients.blend(_TABLE[rule].mix(gradients, weight))
-    parts = update.split([tensor.numel() for tensor in positive])
-    return [
-        part.view(tensor.shape).to(tensor.dtype)
-        for part, tensor in zip(parts, positive, strict=True)
-    ]
+    return _update(gradients, _TABLE[rule].mix(gradients, weight))
 
 
 @torch.no_grad()
@@ -119,22 +114,23 @@ def statistics(
         InputError: as `refine`.
     """
     gradients = _checked(rule, positive, negative, anchor, scope, weight)
+    return _statistics(rule, gradients, _TABLE[rule].mix(gradients, weight))
+
+
+@torch.no_grad()
+def refine_and_read(
+    rule: str,
+    positive: Sequence[Tensor],
+    negative: Sequence[Tensor] | None = None,
+    anchor: Sequence[Tensor] | None = None,
+    *,
+    scope: str = "global",
+    weight: float = 0.5,
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """What `refine` and `statistics` return, for little more than the price of the first."""
+    gradients = _checked(rule, positive, negative, anchor, scope, weight)
     mix = _TABLE[rule].mix(gradients, weight)
-    branches = {"positive": gradients.p}
-    if negative is not None:
-        branches["negative"] = gradients.n
-    if anchor is not None:
-        branches["anchor"] = gradients.a
-    norms = {name: gradients.dot(b, b).sum().sqrt() for name, b in branches.items()}
-    read = {f"norm_{name}": norm for name, norm in norms.items()}
-    for name in list(branches)[1:]:
-        dot = gradients.dot(gradients.p, branches[name]).sum()
-        read[f"cos_{name}"] = ratio(dot, norms["positive"] * norms[name]).clamp(-1, 1)
-    for name in branches:
-        read[f"coefficient_{name}"] = mix.on(name, gradients.p).mean()
-    if turns_against_negatives(rule):
-        read["removed"] = _removed(gradients, mix)
-    return read
+    return _update(gradients, mix), _statistics(rule, gradients, mix)
 
 
 def needs_negative(rule: str) -> bool:
@@ -163,12 +159,12 @@ def _nsync(g: Gradients, weight: float) -> Mix:
     That implementer is github.com/samurzl/diffusion-pipe, utils/nsync.py; the paper's own equation
     of the anchor was not at hand.
     """
-    return Mix(p=1.0, n=-g.onto(g.n), a=g.onto(g.a))
+    return Mix(p=1.0, n=-g.onto("n"), a=g.onto("a"))
 
 
 def _projection(g: Gradients, weight: float) -> Mix:
     """g_p - P_n(g_p): the abstract of arXiv 2511.01517."""
-    return Mix(p=1.0, n=-g.onto(g.n))
+    return Mix(p=1.0, n=-g.onto("n"))
 
 
 def _released_42(g: Gradients, weight: float) -> Mix:
@@ -177,12 +173,12 @@ def _released_42(g: Gradients, weight: float) -> Mix:
     Its backward calls add up in `.grad`, so its "negative" is g_p + g_n, and its anchor term
     projects g_p on itself. Unlike the code, 0 / 0 is not NaN here: g_n = -g_p gives 2 g_p.
     """
-    return Mix(p=2.0, q=-g.onto(g.q))
+    return Mix(p=2.0, q=-g.onto("q"))
 
 
 def _released_41(g: Gradients, weight: float) -> Mix:
     """g_p - P_{p+n}(g_p): the same code without anchor, v4.1."""
-    return Mix(p=1.0, q=-g.onto(g.q))
+    return Mix(p=1.0, q=-g.onto("q"))
 
 
 def _mean(g: Gradients, weight: float) -> Mix:
@@ -201,7 +197,7 @@ def _overlap(g: Gradients, weight: float) -> Mix:
     PCGrad (arXiv 2001.06782, algorithm 1) projects where two gradients conflict; this, where they
     agree, so that a direction away from the generic is never taken out.
     """
-    return Mix(p=1.0, n=-g.onto(g.n).clamp(min=0))
+    return Mix(p=1.0, n=-g.onto("n").clamp(min=0))
 
 
 def _contrast(g: Gradients, weight: float) -> Mix:
@@ -237,13 +233,35 @@ RULES = tuple(_TABLE)
 """Names of the rules, the default first."""
 
 
+def _update(gradients: Gradients, mix: Mix) -> list[Tensor]:
+    like = gradients.positive
+    parts = gradients.blend(mix).split([tensor.numel() for tensor in like])
+    pairs = zip(parts, like, strict=True)
+    return [part.view(tensor.shape).to(tensor.dtype) for part, tensor in pairs]
+
+
+def _statistics(rule: str, gradients: Gradients, mix: Mix) -> dict[str, Tensor]:
+    given = {"positive": "p", "negative": "n", "anchor": "a"}
+    branches = {name: b for name, b in given.items() if getattr(gradients, name) is not None}
+    norms = {name: gradients.dot(b, b).sum().sqrt() for name, b in branches.items()}
+    read = {f"norm_{name}": norm for name, norm in norms.items()}
+    for name in list(branches)[1:]:
+        dot = gradients.dot("p", branches[name]).sum()
+        read[f"cos_{name}"] = ratio(dot, norms["positive"] * norms[name]).clamp(-1, 1)
+    for name in branches:
+        read[f"coefficient_{name}"] = mix.on(name, gradients.p).mean()
+    if turns_against_negatives(rule):
+        read["removed"] = _removed(gradients, mix)
+    return read
+
+
 def _removed(g: Gradients, mix: Mix) -> Tensor:
     """Share of g_p removed along g_n (defined in `statistics`), over all groups together."""
-    length = g.dot(g.n, g.n).sqrt()
-    before = ratio(g.dot(g.p, g.n), length)
+    length = g.dot("n", "n").sqrt()
+    before = ratio(g.dot("p", "n"), length)
     after = mix.on("positive", g.p) * before + mix.on("negative", g.p) * length
     shortened = ((before - after) * before.sign()).clamp(min=0).minimum(before.abs())
-    return ratio(shortened.square().sum().sqrt(), g.dot(g.p, g.p).sum().sqrt())
+    return ratio(shortened.square().sum().sqrt(), g.dot("p", "p").sum().sqrt())
 
 
 def _find(rule: str) -> _Rule:

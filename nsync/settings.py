@@ -1,15 +1,26 @@
 """Everything that a training run is asked to do, checked once."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
-from .adapters import ATTENTION, LAYER_CHOICES
 from .errors import InputError
+from .layers import ATTENTION, LAYER_CHOICES
+from .optimizers import OPTIMIZERS, SCHEDULES, schedule_factor
 from .rules import RULES
 
 SCOPES = ("global", "tensor")
-SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("fp32", "bf16")
+LORA, EMBEDDING, BOTH = "LoRA", "embedding", "LoRA and embedding"
+TRAINS = (LORA, EMBEDDING, BOTH)
+TIMES = ("uniform", "logit-normal", "early")
+AUTO, FUSED, SEQUENTIAL = "auto", "fused", "sequential"
+BRANCH_FORMS = (AUTO, FUSED, SEQUENTIAL)
+
+# What may differ when a run is continued: how it computes and what it tells, not what it learns.
+_FREE = {
+    "branches", "checkpointing", "compile", "log_every", "preview_every", "validate_every",
+    "save_every", "keep_last", "pause_every",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,18 +32,45 @@ class TrainSettings:
         scope: project over all weights together ("global") or weight by weight ("tensor").
         weight: lambda of the rule `contrast`, 0 or more.
         steps: number of updates.
-        learning_rate: AdamW's, after warm-up.
-        batch: pictures per branch and step.
-        rank: of the adapters.
-        alpha: adapters are scaled by alpha / rank.
-        layers: one of `nsync.adapters.LAYER_CHOICES`.
+        learning_rate: of the LoRA, after warm-up.
+        batch: pictures per branch and pass; see `accumulate`.
+        rank: of the LoRA.
+        alpha: the LoRA is scaled by alpha / rank.
+        layers: one of `nsync.layers.LAYER_CHOICES`.
         seed: every random draw is derived from it.
         shared_noise: a negative gets the noise and the time of its positive.
         warmup: steps over which the learning rate rises linearly.
-        schedule: what follows the warm-up: "constant", or "cosine" down to zero.
+        schedule: what follows the warm-up: "constant", or "linear" or "cosine" down to zero.
         clip_norm: the update's gradient is scaled down to this norm; 0 switches that off.
-        precision: the network's arithmetic; adapters and optimizer are float32 in any case.
+        precision: the network's arithmetic; trained weights and optimizer are float32 in any case.
         preview_every: steps between previews; 0 draws none.
+        trains: one of `TRAINS`.
+        text_encoders: the LoRA goes into the text encoders as well.
+        initial_word: whose token vectors the embedding starts from.
+        vectors: of the embedding; 0 takes as many as the initial word has tokens.
+        embedding_rate: learning rate of the embedding, after warm-up.
+        optimizer: one of `nsync.optimizers.OPTIMIZERS`.
+        weight_decay: of the LoRA; an embedding has none, see docs/decisions.md.
+        accumulate: the batch of an update is so many times `batch`, in as many passes.
+        ema: decay of the average of the weights that is saved in their stead; 0 saves them.
+        min_snr: gamma of the min-SNR weighting (arXiv 2303.09556); 0 weighs all times alike.
+        times: how times are drawn: "uniform"; "logit-normal" (arXiv 2403.03206, eq. 19 with mean 0
+            and deviation 1); "early": u^3 for a uniform u, towards little noise, where strokes and
+            textures are decided (github.com/ostris/ai-toolkit: its "style" timesteps).
+        caption_dropout: share of the items, in a branch and step, that are trained with an empty
+            prompt; a negative goes with its positive.
+        noise_offset: deviation of a constant per channel that is added to the noise.
+        branches: "fused", all branches in one pass; "sequential", one after the other, for less
+            memory; "auto" decides by the free memory of the device.
+        checkpointing: compute activations again in backward instead of keeping them.
+        compile: compile the network with `torch.compile`.
+        log_every: steps between two readings of the numbers on the device.
+        validation: pictures held out of training; their loss is logged.
+        validate_every: steps between two of these losses.
+        save_every: steps between two states from which the run can be resumed; 0 saves one only
+            when the run stops.
+        keep_last: how many of these states are kept.
+        pause_every: stop after every so many steps, to be run again; 0 never pauses.
     """
 
     rule: str = "nsync"
@@ -51,6 +89,50 @@ class TrainSettings:
     clip_norm: float = 1.0
     precision: str = "fp32"
     preview_every: int = 100
+    trains: str = LORA
+    text_encoders: bool = False
+    initial_word: str = "painting"
+    vectors: int = 0
+    embedding_rate: float = 1e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    accumulate: int = 1
+    ema: float = 0.0
+    min_snr: float = 0.0
+    times: str = "uniform"
+    caption_dropout: float = 0.0
+    noise_offset: float = 0.0
+    branches: str = AUTO
+    checkpointing: bool = False
+    compile: bool = False
+    log_every: int = 10
+    validation: int = 0
+    validate_every: int = 50
+    save_every: int = 100
+    keep_last: int = 2
+    pause_every: int = 0
+
+    @property
+    def trains_lora(self) -> bool:
+        """Whether adapters are trained."""
+        return self.trains != EMBEDDING
+
+    @property
+    def trains_embedding(self) -> bool:
+        """Whether the style token gets vectors of its own."""
+        return self.trains != LORA
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether the text encoders take part in every pass."""
+        return self.trains_embedding or self.text_encoders
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Full learning rates by kind of weights."""
+        rates = {"lora": self.learning_rate, "embedding": self.embedding_rate}
+        trained = {"lora": self.trains_lora, "embedding": self.trains_embedding}
+        return {kind: rate for kind, rate in rates.items() if trained[kind]}
 
     def check(self) -> None:
         """Raise one `InputError` that names every setting out of its range."""
@@ -61,18 +143,27 @@ class TrainSettings:
             got = "; ".join(f"`{n}` = {v!r}" for n, v in zip(names, values, strict=True))
             raise InputError(", ".join(names), joined, got)
 
+    def factor(self, step: int) -> float:
+        """What the learning rates are multiplied with in update `step` (0-based)."""
+        return schedule_factor(self.schedule, step, self.steps, self.warmup)
+
     def rate(self, step: int) -> float:
-        """The learning rate of update `step` (0-based)."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / (self.warmup + 1)
-        if self.schedule == "constant":
-            return self.learning_rate
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+        """The learning rate of update `step` (0-based), of the first kind that is trained."""
+        return next(iter(self.rates.values())) * self.factor(step)
 
     def as_dict(self) -> dict[str, str | int | float | bool]:
         """The settings as plain values, for JSON."""
         return asdict(self)
+
+    def differs(self, other: "TrainSettings") -> dict[str, tuple[object, object]]:
+        """What of `other` would make it another run: (value here, value there) by name.
+
+        More steps are no difference where the learning rate does not depend on their number.
+        """
+        free = _FREE | ({"steps"} if self.schedule == "constant" else set())
+        names = [field.name for field in fields(self) if field.name not in free]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def _judgements(self) -> list[tuple[str, str, object, bool]]:
         return [
@@ -81,15 +172,16 @@ class TrainSettings:
             self._one_of("layers", LAYER_CHOICES),
             self._one_of("schedule", SCHEDULES),
             self._one_of("precision", PRECISIONS),
-            self._at_least("steps", 1),
-            self._at_least("batch", 1),
-            self._at_least("rank", 1),
-            self._at_least("warmup", 0),
-            self._at_least("preview_every", 0),
-            self._at_least("weight", 0),
-            self._at_least("clip_norm", 0),
-            self._above_zero("learning_rate"),
-            self._above_zero("alpha"),
+            self._one_of("trains", TRAINS),
+            self._one_of("optimizer", OPTIMIZERS),
+            self._one_of("times", TIMES),
+            self._one_of("branches", BRANCH_FORMS),
+            *(self._at_least(name, 1) for name in _FROM_ONE),
+            *(self._at_least(name, 0) for name in _FROM_ZERO),
+            *(self._above_zero(name) for name in _ABOVE_ZERO),
+            *(self._share(name) for name in ("caption_dropout", "ema")),
+            self._word("initial_word"),
+            *(self._multiplier(name) for name in ("learning_rate", "embedding_rate")),
         ]
 
     def _one_of(self, name: str, choices: tuple[str, ...]) -> tuple[str, str, object, bool]:
@@ -103,3 +195,26 @@ class TrainSettings:
     def _above_zero(self, name: str) -> tuple[str, str, object, bool]:
         value = getattr(self, name)
         return name, "a number above 0", value, math.isfinite(value) and value > 0
+
+    def _share(self, name: str) -> tuple[str, str, object, bool]:
+        value = getattr(self, name)
+        return name, "at least 0 and below 1", value, 0 <= value < 1
+
+    def _multiplier(self, name: str) -> tuple[str, str, object, bool]:
+        """Prodigy finds the step size; a usual rate would shrink it to nothing."""
+        kind = "lora" if name == "learning_rate" else "embedding"
+        free = self.optimizer != "prodigy" or kind not in self.rates
+        value = getattr(self, name)
+        return name, "1.0 with the optimizer prodigy", value, free or value == 1.0
+
+    def _word(self, name: str) -> tuple[str, str, object, bool]:
+        value = getattr(self, name)
+        return name, "a word", value, bool(value.strip()) or not self.trains_embedding
+
+
+_FROM_ONE = ("steps", "batch", "rank", "accumulate", "log_every", "keep_last", "validate_every")
+_FROM_ZERO = (
+    "warmup", "preview_every", "weight", "clip_norm", "vectors", "weight_decay", "min_snr",
+    "noise_offset", "validation", "save_every", "pause_every",
+)  # fmt: skip
+_ABOVE_ZERO = ("learning_rate", "alpha", "embedding_rate")

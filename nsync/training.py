@@ -1,64 +1,48 @@
 """The training loop: one function, read from top to bottom."""
 
+import hashlib
 import logging
-import math
-import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import peft
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import __version__
-from .adapters import Adapters, adapters, check_rank, select_layers
 from .batches import check_set, draw_batches, encode_set
-from .branches import Batch, BranchPasses, BranchResult
+from .branches import BranchPasses
 from .denoiser import Denoiser
-from .rules import refine, statistics
-from .run_log import RunLog, ShareWatch
+from .learner import Learner, check_optimizer
+from .lora_file import LowRank
+from .resume import check_same_run
+from .rules import refine_and_read
+from .run_folder import RunFolder
+from .run_log import RunLog
+from .session import Export, Session, StepReport
 from .settings import TrainSettings
 from .style_set import StyleSet
+from .trained import check_layers, first_vectors, standing_for, trained
+from .validation import Validation
 
 logger = logging.getLogger(__name__)
-
-Weights = dict[str, Tensor]
-"""Trained adapters by `<layer>.lora_A` and `<layer>.lora_B`, float32, in main memory."""
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or a gradient became NaN or infinite: the step, the items and what was saved."""
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What happened in one step.
-
-    Attributes:
-        step: steps done, 1 after the first.
-        steps: steps asked for.
-        values: the numbers of the log by name: `loss_positive`, `cos_negative`, `removed`, ...
-        warning: a sentence for the user when the negatives are too far or too near, else "".
-        remaining: seconds that the rest will take at the pace of the last steps.
-    """
-
-    step: int
-    steps: int
-    values: dict[str, float]
-    warning: str
-    remaining: float
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The trained weights, the positive loss of every step, and the exported file."""
+    """What came of a run, or of its part up to a pause.
 
-    weights: Weights
+    Attributes:
+        files: the exported files by kind: "lora", "embedding".
+        losses: the positive loss of every step, skipped ones left out.
+        step: updates made in all.
+    """
+
+    files: dict[str, Path]
     losses: list[float]
-    file: Path
+    step: int
 
 
 def train(
@@ -66,91 +50,113 @@ def train(
     denoiser: Denoiser,
     style_set: StyleSet,
     folder: Path,
-    export: Callable[[Weights, int], Path],
+    export: Export,
     *,
+    start: Mapping[str, LowRank] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     on_item: Callable[[int, int], None] | None = None,
     preview: Callable[[int], None] | None = None,
     ready: Callable[[], AbstractContextManager] = nullcontext,
 ) -> TrainResult:
-    """Teach the denoiser's network the style of the set, as adapters; the network stays as it is.
+    """Teach the model the style of the set; the model itself stays as it is.
+
+    Where `folder` holds a state of this very run, it goes on from there, and ends, on the same
+    machine, with the same bits as if it had never stopped. A run that is there in full is not made
+    again.
 
     Args:
-        folder: of this run; gets `config.json` and `log.jsonl`.
-        export: writes the weights learned in so many steps to a file and returns its path. Called
-            once: at the end, or when the run stops early with something learned.
+        folder: of this run; see `nsync.run_folder`.
+        export: called at the end, at a pause, or when the run stops early with something learned.
+        start: an existing LoRA to go on from, by layer; it decides layers, ranks and alphas.
         on_step: called after every step; whatever it raises stops the run.
         on_item: called while encoding with (items done, items in all); may raise too.
         preview: called with the steps done, at the start, every `preview_every` steps and at the
-            end, while the adapters are in the network. Its failures are logged and forgotten.
-        ready: a context in which the network can be trained, entered after the encoding.
+            end, while the model holds what would be saved. Its failures are logged and forgotten.
+        ready: a context in which the model can be trained, entered after the encoding.
 
     Raises:
-        InputError: settings or set are not fit for training; nothing has been written.
-        NonFiniteError: NaN or infinity in a loss or gradient.
+        InputError: settings or set are not fit for training, or `folder` holds another run;
+            nothing has been written.
+        RunStoppedError: the numbers went bad; what was learned before is saved.
+        OutOfMemoryError: not even the smallest pass fits; likewise.
     """
-    # Everything that can be judged before the work is judged here.
-    settings.check()
-    check_set(settings, denoiser, style_set)
-    check_rank(select_layers(denoiser.network, settings.layers), settings.rank)
+    with ExitStack() as stack:
+        # Everything that can be judged before the work is judged here.
+        settings.check()
+        check_optimizer(settings)
+        if settings.trains_embedding:
+            vectors = first_vectors(settings, denoiser)
+            stack.enter_context(standing_for(denoiser, style_set.token, vectors))
+        check_set(settings, denoiser, style_set)
+        check_layers(settings, denoiser, start)
+        run, config = RunFolder(folder), run_config(settings, denoiser, style_set, start)
+        state = run.latest()
+        begun = state.step if state else 0
+        check_same_run(run, begun, config)
+        if begun == settings.steps and (files := run.finished(begun)):
+            logger.info("This run is there already: %s", ", ".join(map(str, files.values())))
+            return TrainResult(files, RunLog(run.log, run.records()).losses, begun)
 
-    # Pictures and words are encoded once.
-    encoded = encode_set(settings, denoiser, style_set, on_item)
-    log = RunLog(folder, run_config(settings, denoiser, style_set))
+        # Pictures are encoded once, and so are words where they are not trained.
+        encoded = encode_set(settings, denoiser, style_set, on_item)
+        prompts = None if settings.trains_text else encoded.prompts(denoiser, settings)
+        log = RunLog(run.log, run.begin(config, begun))
 
-    # The network, with adapters in it for a while, and the optimizer of their float32 weights.
-    with ready(), _adapters(settings, denoiser) as trained, _kept_if_stopped(trained, log, export):
-        parameters = list(trained.parameters.values())
-        optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
-        passes = BranchPasses(denoiser, parameters, settings.precision)
-        watch, clock = ShareWatch(), _Clock(settings.steps)
-        if settings.preview_every:
-            _draw_preview(preview, 0)
+        # The model with what is trained in it for a while, and what it takes to train it.
+        stack.enter_context(ready())
+        made = stack.enter_context(trained(settings, denoiser, style_set.token, start))
+        prompts = prompts or encoded.prompts(denoiser, settings)
+        learner = Learner(settings, made)
+        if state:
+            learner.load(state.tensors, state.scalars)
+            logger.info("Going on after step %d of %d", begun, settings.steps)
+        form = state.form if state else None
+        passes = BranchPasses(settings, denoiser, made, prompts, stack, form)
+        validation = Validation(settings, denoiser, prompts, encoded.held_out)
+        if settings.compile:
+            stack.enter_context(_compiled(denoiser.network))
 
-        for step in range(settings.steps):
-            # A gradient per branch.
-            clock.start()
-            batches = draw_batches(encoded, settings, step)
-            branches = passes(batches)
+        session = Session(
+            settings, run, log, learner, passes, validation, export, begun, on_step, preview
+        )
+        session.look_at_the_start()
+        with session.kept_if_stopped():
+            for step in range(begun, settings.steps):
+                # A gradient per branch.
+                batches = draw_batches(encoded, settings, step)
+                branches = passes(batches)
 
-            # One update of them, clipped after the rule.
-            gradients = {name: branch.gradients for name, branch in branches.items()}
-            options = {"scope": settings.scope, "weight": settings.weight}
-            update = refine(settings.rule, **gradients, **options)
-            seen = statistics(settings.rule, **gradients, **options)
-            seen["norm_update"] = _clip(update, settings.clip_norm)
+                # One update of them, clipped after the rule.
+                gradients = {
+                    name: made.parts(branch.gradients, settings.scope)
+                    for name, branch in branches.items()
+                }
+                options = {"scope": settings.scope, "weight": settings.weight}
+                update, seen = refine_and_read(settings.rule, **gradients, **options)
+                seen["norm_update"] = clip(update, settings.clip_norm)
 
-            # The only wait for the device: the numbers of the log. Bad ones stop the run.
-            values = _read(branches, batches, seen, step)
+                # The step itself; where a number is not finite, the device leaves it out.
+                known = {"rate": settings.rate(step)}
+                good = session.readings.add(step + 1, batches, branches, seen, known)
+                learner.step(update, step, good)
 
-            # The step itself.
-            for parameter, gradient in zip(parameters, update, strict=True):
-                parameter.grad = gradient
-            for group in optimizer.param_groups:
-                group["lr"] = settings.rate(step)
-            optimizer.step()
+                # Told, looked at, saved. Whoever is told may stop the run by raising.
+                if session.after_step(step + 1):
+                    break
+            files = dict(export(learner.learned(), session.done))
 
-            # Told to the log and to the caller, who may stop the run by raising.
-            values |= {"rate": settings.rate(step), "seconds": clock.lap()}
-            warning = watch.see(values.get("removed"))
-            log.add(step + 1, values, warning)
-            if on_step:
-                report = StepReport(step + 1, settings.steps, values, warning, clock.remaining)
-                on_step(report)
-            if _is_preview_due(settings, step + 1):
-                _draw_preview(preview, step + 1)
-
-        weights = trained.state()
-
-    file = export(weights, settings.steps)
-    logger.info("Trained %d steps; saved %s", settings.steps, file)
-    return TrainResult(weights, log.losses, file)
+    run.finish(session.done, files)
+    logger.info("Trained %d steps; saved %s", session.done, ", ".join(map(str, files.values())))
+    return TrainResult(files, log.losses, session.done)
 
 
 def run_config(
-    settings: TrainSettings, denoiser: Denoiser, style_set: StyleSet
+    settings: TrainSettings,
+    denoiser: Denoiser,
+    style_set: StyleSet,
+    start: Mapping[str, LowRank] | None = None,
 ) -> dict[str, object]:
-    """What a run was made of: settings, base, set and versions, as JSON values."""
+    """What a run was made of: settings, base, set, first weights and versions, as JSON values."""
     return {
         "settings": settings.as_dict(),
         "base": denoiser.identity,
@@ -158,42 +164,12 @@ def run_config(
         "template": style_set.template,
         "pictures": len(style_set),
         "dataset": style_set.digest,
+        "start_from": _digest(start) if start else "",
         "versions": {"nsync": __version__, "torch": torch.__version__, "peft": peft.__version__},
     }
 
 
-def _adapters(settings: TrainSettings, denoiser: Denoiser) -> AbstractContextManager[Adapters]:
-    return adapters(
-        denoiser.network,
-        settings.layers,
-        settings.rank,
-        settings.alpha,
-        settings.seed,
-        denoiser.device,
-    )
-
-
-@contextmanager
-def _kept_if_stopped(
-    trained: Adapters, log: RunLog, export: Callable[[Weights, int], Path]
-) -> Iterator[None]:
-    """Save what was learned when the loop stops early, whatever stopped it, and say so."""
-    try:
-        yield
-    except BaseException as error:
-        steps = len(log.losses)
-        told = f"Stopped after {steps} steps"
-        try:
-            saved = f"saved as {export(trained.state(), steps)}" if steps else "nothing learned yet"
-        except Exception as failure:
-            saved = f"and could not be saved: {failure}"
-        logger.warning("%s (%s); what was learned: %s", told, type(error).__name__, saved)
-        if isinstance(error, NonFiniteError):
-            raise NonFiniteError(f"{error} {told}; the last good weights: {saved}.") from error
-        raise
-
-
-def _clip(gradients: list[Tensor], most: float) -> Tensor:
+def clip(gradients: list[Tensor], most: float) -> Tensor:
     """Scale the gradients in place to a norm of at most `most` (0: leave them); their old norm."""
     norm = torch.nn.utils.get_total_norm(gradients)
     if most:
@@ -202,74 +178,21 @@ def _clip(gradients: list[Tensor], most: float) -> Tensor:
     return norm
 
 
-def _read(
-    branches: dict[str, BranchResult], batches: dict[str, Batch], seen: dict[str, Tensor], step: int
-) -> dict[str, float]:
-    """All numbers of a step in one transfer from the device.
-
-    Raises:
-        NonFiniteError: one of them is NaN or infinite; it names the step and the items.
-    """
-    means = {f"loss_{name}": branch.losses.mean() for name, branch in branches.items()}
-    named = {name: value.float() for name, value in (means | seen).items()}
-    each = [branch.losses for branch in branches.values()]
-    numbers = torch.cat([torch.stack(list(named.values())), *each]).tolist()
-    values = dict(zip(named, numbers, strict=False))
-    if not all(map(math.isfinite, numbers)):
-        places = [(name, item) for name, batch in batches.items() for item in batch.names]
-        raise NonFiniteError(_blame(values, places, numbers[len(values) :], step))
-    return values
+def _digest(start: Mapping[str, LowRank]) -> str:
+    digest = hashlib.sha256()
+    for key, one in start.items():
+        digest.update(f"{key} {one.alpha}".encode())
+        for factor in (one.down, one.up):
+            digest.update(factor.float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
-def _blame(
-    values: dict[str, float], places: list[tuple[str, str]], losses: list[float], step: int
-) -> str:
-    bad = [
-        f"{name} {item}"
-        for (name, item), loss in zip(places, losses, strict=True)
-        if not math.isfinite(loss)
-    ]
-    if bad:
-        return f"The loss is NaN or infinite at step {step + 1} for: {', '.join(bad)}."
-    bad = [
-        f"{name} {item}"
-        for name, item in places
-        if not math.isfinite(values.get(f"norm_{name}", math.nan))
-    ]
-    items = bad or [f"{name} {item}" for name, item in places]
-    return f"The gradient is NaN or infinite at step {step + 1} for: {', '.join(items)}."
-
-
-def _is_preview_due(settings: TrainSettings, done: int) -> bool:
-    every = settings.preview_every
-    return every > 0 and (done % every == 0 or done == settings.steps)
-
-
-def _draw_preview(preview: Callable[[int], None] | None, done: int) -> None:
-    if preview is None:
-        return
+@contextmanager
+def _compiled(network: nn.Module) -> Iterator[None]:
+    """Compile the network where it stands, and let it be as it was afterwards."""
+    network.compile()
     try:
-        with torch.no_grad():
-            preview(done)
-    except Exception:  # whatever a sampler or a full disk may raise: training goes on
-        logger.warning("The preview after %d steps failed", done, exc_info=True)
-
-
-class _Clock:
-    """Seconds per step, and what the rest will take at the pace of the last ones."""
-
-    def __init__(self, steps: int) -> None:
-        self._left = steps
-        self._recent: deque[float] = deque(maxlen=20)
-
-    def start(self) -> None:
-        self._started = time.perf_counter()
-
-    def lap(self) -> float:
-        self._recent.append(time.perf_counter() - self._started)
-        self._left -= 1
-        return self._recent[-1]
-
-    @property
-    def remaining(self) -> float:
-        return self._left * sum(self._recent) / len(self._recent)
+        yield
+    finally:
+        network._compiled_call_impl = None  # torch has no word for undoing `compile`
+        torch.compiler.reset()

@@ -1,0 +1,100 @@
+"""Prompts as tokens, with words among them that stand for vectors of their own.
+
+The host's text encoders take a vector in a token's place: that is how its `embedding:name` works.
+Here the vectors come from the trainer instead of a file, and gradients flow back to them.
+"""
+
+import re
+from collections.abc import Mapping
+
+from comfy.sd import CLIP
+from torch import Tensor, nn
+
+from ..nsync.denoiser import Word
+from ..nsync.errors import InputError
+
+Tokens = dict[str, list[list[tuple]]]
+"""By the name of the host's tokenizer ("l"): chunks of (token or vector, weight)."""
+
+# Two words of one token each, in every tokenizer known. Where a prompt's tokens differ between the
+# two is where the word stands: found so, it needs no knowledge of the tokenizer.
+_MARKS = ("a", "b")
+
+
+def tokenize(clip: CLIP, text: str, words: Mapping[str, Word]) -> Tokens:
+    """The tokens of a prompt, with the vectors of `words` in their places.
+
+    Raises:
+        InputError: the tokenizer does not keep the places apart.
+    """
+    tokens, other = (clip.tokenize(marked(text, words, mark)) for mark in _MARKS)
+    wanted = _wanted(text, words)
+    if not wanted:
+        return tokens
+    return {
+        name: _filled(chunks, other[name], [v[encoder_name(clip, name)] for v in wanted])
+        for name, chunks in tokens.items()
+    }
+
+
+def marked(text: str, words: Mapping[str, Word], mark: str = _MARKS[0]) -> str:
+    """The text with as many marks for each of `words` as it has vectors."""
+    for word, vectors in words.items():
+        marks = " ".join([mark] * len(next(iter(vectors.values()))))
+        text = _standing_alone(word).sub(marks, text)
+    return text
+
+
+def encoder_name(clip: CLIP, name: str) -> str:
+    """The text encoder that reads a tokenizer's tokens: "clip_l" for "l", "t5xxl" for "t5xxl"."""
+    model = clip.cond_stage_model
+    return next((known for known in (f"clip_{name}", name) if hasattr(model, known)), "")
+
+
+def text_encoders(clip: CLIP) -> dict[str, nn.Module]:
+    """The host's text encoders by name, as the modules that LoRA formats know their layers in."""
+    names = [encoder_name(clip, name) for name in clip.tokenize("")]
+    return {name: getattr(clip.cond_stage_model, name).transformer for name in names if name}
+
+
+def token_ids(clip: CLIP, text: str) -> dict[str, list[int]]:
+    """The ids of a text's own tokens by text encoder, without start, end and padding."""
+    tokens = clip.tokenize(text, return_word_ids=True)
+    return {
+        encoder_name(clip, name): [t[0] for chunk in chunks for t in chunk if t[2] != 0]
+        for name, chunks in tokens.items()
+        if encoder_name(clip, name)
+    }
+
+
+def _standing_alone(word: str) -> re.Pattern:
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+
+
+def _wanted(text: str, words: Mapping[str, Word]) -> list[Word]:
+    """The vectors of the words in a text, in the order in which the words come."""
+    found = [(hit.start(), word) for word in words for hit in _standing_alone(word).finditer(text)]
+    return [words[word] for _, word in sorted(found)]
+
+
+def _filled(
+    chunks: list[list[tuple]], other: list[list[tuple]], wanted: list[Tensor]
+) -> list[list[tuple]]:
+    vectors = [row for vectors in wanted for row in vectors.unbind()]
+    places = [
+        (i, j)
+        for i, (chunk, twin) in enumerate(zip(chunks, other, strict=True))
+        for j, (token, its_twin) in enumerate(zip(chunk, twin, strict=True))
+        if token[0] != its_twin[0]
+    ]
+    if len(places) != len(vectors):
+        raise InputError(
+            "clip",
+            "a text encoder whose tokenizer has a token for every single letter",
+            f"one that makes {len(places)} tokens of {len(vectors)} letters",
+            "Train a LoRA instead of an embedding.",
+        )
+    filled = [list(chunk) for chunk in chunks]
+    for (i, j), vector in zip(places, vectors, strict=True):
+        filled[i][j] = (vector, *filled[i][j][1:])
+    return filled
