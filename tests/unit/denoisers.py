@@ -2,7 +2,8 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from nsync.denoiser import SamplerSettings
 from nsync.style_set import StyleItem, StyleSet
 
-WORDS = 8
+WORDS = 16
 WIDTH = 32
 
 
@@ -24,6 +25,8 @@ class SmallDenoiser:
 
     def __init__(self, seed: int = 0) -> None:
         self.identity = f"small-{seed}"
+        self.words = {}
+        self._encoder = WordEncoder(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self._network = UNet2DConditionModel(
@@ -47,21 +50,52 @@ class SmallDenoiser:
         small = nn.functional.avg_pool2d(pixels * 2 - 1, 8)
         return torch.cat([small, small.mean(1, keepdim=True)], 1)
 
-    def encode_prompts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        return {"states": torch.stack([self._states(text) for text in texts])}
+    @property
+    def text_encoders(self) -> dict[str, nn.Module]:
+        return {"words": self._encoder}
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        states = self._encoder(torch.stack([self._embedded(text) for text in texts]))
+        return [{"states": state} for state in states]
+
+    def word_vectors(self, text: str) -> dict[str, Tensor]:
+        rows = [_vector(word) for word in text.split()]
+        return {"words": torch.stack(rows)} if rows else {}
+
+    def min_snr(self, times: Tensor, gamma: float) -> Tensor:
+        snr = ((1 - times) / times) ** 2
+        return snr.clamp(max=gamma) * times**2
+
+    @contextmanager
+    def checkpointing(self) -> Iterator[None]:
+        self._network.train()
+        self._network.enable_gradient_checkpointing()
+        try:
+            yield
+        finally:
+            self._network.disable_gradient_checkpointing()
+            self._network.eval()
 
     def prompt_tokens(self, text: str) -> tuple[int, int]:
-        return len(text.split()), 16
+        words = [self.words.get(word) for word in text.split()]
+        return sum(1 if word is None else len(word["words"]) for word in words), WORDS
 
     def loss(
-        self, latents: Tensor, conditioning: Mapping[str, Tensor], noise: Tensor, times: Tensor
+        self,
+        latents: Tensor,
+        conditioning: Sequence[Mapping[str, Tensor]],
+        noise: Tensor,
+        times: Tensor,
     ) -> Tensor:
         t = times.view(-1, 1, 1, 1)
         predicted = self.predict((1 - t) * latents + t * noise, conditioning, times)
         return (predicted - (noise - latents)).square().mean((1, 2, 3))
 
-    def predict(self, noisy: Tensor, conditioning: Mapping[str, Tensor], times: Tensor) -> Tensor:
-        return self._network(noisy, times * 1000, conditioning["states"]).sample
+    def predict(
+        self, noisy: Tensor, conditioning: Sequence[Mapping[str, Tensor]], times: Tensor
+    ) -> Tensor:
+        states = torch.stack([row["states"] for row in conditioning])
+        return self._network(noisy, times * 1000, states).sample
 
     @torch.no_grad()
     def generate(
@@ -91,9 +125,35 @@ class SmallDenoiser:
             )
         return nn.functional.interpolate(x[:, :3], scale_factor=8).mul(0.5).add(0.5).clamp(0, 1)
 
-    def _states(self, text: str) -> Tensor:
-        rows = [torch.randn(WIDTH, generator=_source(word)) for word in text.split()[:WORDS]]
-        return torch.stack(rows + [torch.zeros(WIDTH)] * (WORDS - len(rows)))
+    def _embedded(self, text: str) -> Tensor:
+        rows = []
+        for word in text.split():
+            own = self.words.get(word)
+            rows += [_vector(word)] if own is None else list(own["words"])
+        return torch.stack((rows + [torch.zeros(WIDTH)] * WORDS)[:WORDS])
+
+
+class WordEncoder(nn.Module):
+    """One layer of attention over the words, with the names that text encoders have."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.self_attn = nn.ModuleDict(
+            {name: nn.Linear(WIDTH, WIDTH) for name in ("q_proj", "k_proj", "v_proj", "out_proj")}
+        )
+        for place, value in enumerate(self.parameters()):
+            drawn = torch.randn(value.shape, generator=_source(f"{seed} {place}"))
+            value.data = drawn * WIDTH**-0.5
+            value.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (self.self_attn[name](x) for name in ("q_proj", "k_proj", "v_proj"))
+        seen = nn.functional.scaled_dot_product_attention(q, k, v)
+        return x + self.self_attn["out_proj"](seen)
+
+
+def _vector(word: str) -> Tensor:
+    return torch.randn(WIDTH, generator=_source(word))
 
 
 def small_set(folder: Path, count: int = 4, *, base: str = "small-0") -> StyleSet:

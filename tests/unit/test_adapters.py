@@ -1,19 +1,26 @@
 """Adapters go where they are asked to, start from their own seed and leave no trace."""
 
+import copy
+
 import pytest
 import torch
+from branch_runs import Added, random_adapters
 from denoisers import SmallDenoiser
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from nsync.adapters import (
+from nsync.adapters import adapters, fresh, layer_key, split_key
+from nsync.errors import InputError
+from nsync.layers import (
     ATTENTION,
     ATTENTION_AND_FEED_FORWARD,
     EVERYTHING,
     LAYER_CHOICES,
-    adapters,
+    check_rank,
     select_layers,
 )
-from nsync.errors import InputError
+from nsync.lora_file import LowRank
+from nsync.trained import networks
 
 CPU = torch.device("cpu")
 
@@ -25,51 +32,95 @@ def anatomy(network: nn.Module) -> list[object]:
     return [modules, values, hooks]
 
 
+def beginning(network: nn.Module, choice: str = ATTENTION, seed: int = 0) -> dict[str, LowRank]:
+    return fresh(select_layers(network, choice), 4, 4.0, seed)
+
+
+def into(network: nn.Module, start: dict[str, LowRank]):
+    return adapters({"network": network}, start, CPU)
+
+
 @pytest.mark.parametrize("choice", LAYER_CHOICES)
 def test_nothing_is_left_behind(choice: str) -> None:
-    network = SmallDenoiser().network
-    network.conv_in.weight.requires_grad_(True)
-    before = anatomy(network)
-    with adapters(network, choice, 4, 4.0, 0, CPU) as trained:
-        assert anatomy(network) != before
-        assert trained.parameters
-    assert anatomy(network) == before
+    denoiser = SmallDenoiser()
+    denoiser.network.conv_in.weight.requires_grad_(True)
+    both = networks(denoiser)
+    start = beginning(both["network"], choice)
+    start |= {layer_key("words", k): v for k, v in beginning(both["words"]).items()}
+    before = {name: anatomy(network) for name, network in both.items()}
+    with adapters(both, start, CPU) as (store, _):
+        assert not any(anatomy(network) == before[name] for name, network in both.items())
+        assert len(store.shapes) == 2 * len(start)
+    assert {name: anatomy(network) for name, network in both.items()} == before
+
+
+def test_a_network_without_a_layer_among_them_is_not_touched() -> None:
+    both = networks(SmallDenoiser())
+    both["words"].requires_grad_(True)
+    before = anatomy(both["words"])
+    with adapters(both, beginning(both["network"]), CPU):
+        assert anatomy(both["words"]) == before
+    assert anatomy(both["words"]) == before
 
 
 def test_nothing_is_left_behind_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     network = SmallDenoiser().network
-    before = anatomy(network)
-    with pytest.raises(RuntimeError, match="inside"), adapters(network, ATTENTION, 4, 4.0, 0, CPU):
+    network.conv_in.weight.requires_grad_(True)
+    before, start = anatomy(network), beginning(network)
+    with pytest.raises(RuntimeError, match="inside"), into(network, start):
         raise RuntimeError("inside")
     assert anatomy(network) == before
-    monkeypatch.setattr("nsync.adapters._start", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError), adapters(network, ATTENTION, 4, 4.0, 0, CPU):
+    with (
+        pytest.raises(AttributeError),
+        into(network, start | {"no.such": next(iter(start.values()))}),
+    ):
+        pass
+    assert anatomy(network) == before
+    monkeypatch.setattr("nsync.adapters._fill", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), into(network, start):
         pass
     assert anatomy(network) == before
 
 
-def test_only_adapters_train_and_the_base_keeps_its_dtype() -> None:
+def test_only_the_flat_vector_trains_and_the_base_keeps_its_dtype() -> None:
     network = SmallDenoiser().network.bfloat16()
-    with adapters(network, ATTENTION, 4, 4.0, 0, CPU) as trained:
-        training = {id(p) for p in network.parameters() if p.requires_grad}
-        assert training == {id(p) for p in trained.parameters.values()}
-        assert {p.dtype for p in trained.parameters.values()} == {torch.float32}
-        assert network.conv_in.weight.dtype == torch.bfloat16
+    network.conv_in.weight.requires_grad_(True)
+    dtypes = {name: p.dtype for name, p in network.named_parameters()}
+    start = beginning(network)
+    with into(network, start) as (store, _):
+        assert not any(p.requires_grad for p in network.parameters())
+        assert store.vector.requires_grad
+        assert store.vector.dtype == torch.float32
+        assert store.vector.numel() == sum(s.down.numel() + s.up.numel() for s in start.values())
+    assert {name: p.dtype for name, p in network.named_parameters()} == dtypes
+    assert set(dtypes.values()) == {torch.bfloat16}
+
+
+def test_layers_read_the_vector_as_it_is_now() -> None:
+    network = nn.Sequential(nn.Linear(3, 5))
+    start = random_adapters({"0": network[0]}, 2, 1.0)
+    with torch.no_grad(), into(network, start) as (store, _):
+        x = torch.ones(1, 3)
+        before = network(x)
+        store.vector.mul_(2.0)
+        found, base = network(x), nn.functional.linear(x, network[0].weight, network[0].bias)
+        torch.testing.assert_close(found - base, 4 * (before - base))
+        copies = store.named(store.vector)
+        store.vector.zero_()
+        assert copies["0.lora_A"].any()
 
 
 def test_the_start_changes_nothing_and_comes_from_the_seed_alone() -> None:
     denoiser = SmallDenoiser()
     noisy = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     args = (noisy, denoiser.encode_prompts(["a cat"]), torch.tensor([0.5]))
-    state = torch.get_rng_state()
     starts = []
     for seed in (0, 0, 1):
         torch.rand(3)
         before = denoiser.predict(*args)
-        with adapters(denoiser.network, ATTENTION, 4, 4.0, seed, CPU) as trained:
+        with into(denoiser.network, beginning(denoiser.network, seed=seed)) as (store, _):
             torch.testing.assert_close(denoiser.predict(*args), before)
-            starts.append(trained.state())
-    torch.set_rng_state(state)
+            starts.append(store.named(store.vector.detach()))
     first, again, other = starts
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not any(torch.equal(first[k], other[k]) for k in first if k.endswith("lora_A"))
@@ -79,10 +130,18 @@ def test_the_start_changes_nothing_and_comes_from_the_seed_alone() -> None:
     assert spread.std() == pytest.approx(32**-0.5 / 3**0.5, rel=0.2)
 
 
+def test_a_layer_starts_alike_whatever_else_is_chosen() -> None:
+    network = SmallDenoiser().network
+    few, many = beginning(network), beginning(network, EVERYTHING)
+    assert few.keys() < many.keys()
+    assert all(torch.equal(one.down, many[key].down) for key, one in few.items())
+    assert len({float(one.down.flatten()[0]) for one in many.values()}) == len(many)
+
+
 def test_the_processes_own_generator_is_left_alone() -> None:
     network = SmallDenoiser().network
     state = torch.get_rng_state()
-    with adapters(network, EVERYTHING, 4, 4.0, 0, CPU):
+    with into(network, beginning(network, EVERYTHING)):
         pass
     assert torch.equal(torch.get_rng_state(), state)
 
@@ -114,6 +173,10 @@ PATHS = {
     "blocks.0.ffn.0": ATTENTION_AND_FEED_FORWARD,
     "transformer_blocks.0.attn.add_q_proj": ATTENTION,
     "transformer_blocks.0.ff_context.net.2": ATTENTION_AND_FEED_FORWARD,
+    "text_model.encoder.layers.0.self_attn.q_proj": ATTENTION,
+    "text_model.encoder.layers.0.self_attn.out_proj": ATTENTION,
+    "text_model.encoder.layers.0.mlp.fc1": ATTENTION_AND_FEED_FORWARD,
+    "text_projection": EVERYTHING,
 }
 
 
@@ -132,6 +195,13 @@ def test_choices_on_the_names_of_many_architectures() -> None:
         assert set(select_layers(network, choice)) == expected
 
 
+def test_keys_of_text_encoders_have_their_name() -> None:
+    pairs = {"a.b.to_q": ("network", "a.b.to_q"), "clip_l:a.fc1": ("clip_l", "a.fc1")}
+    for key, (name, path) in pairs.items():
+        assert layer_key(name, path) == key
+        assert split_key(key) == (name, path)
+
+
 def test_a_network_without_such_layers_is_an_input_error() -> None:
     network = nn.Sequential(nn.Linear(4, 4))
     with pytest.raises(InputError, match=r"`layers`.*Sequential.*all linear"):
@@ -148,22 +218,48 @@ class Linear(nn.Module):
         self.in_features = self.out_features = 8
         self.weight = nn.Parameter(torch.eye(8), requires_grad=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight.T
 
 
 def test_a_hosts_own_linear_layer_is_trained_too() -> None:
     network = nn.Sequential(Linear())
-    with adapters(network, EVERYTHING, 2, 2.0, 0, CPU) as trained:
-        output = network(torch.ones(1, 8)).sum()
-        found = torch.autograd.grad(output, list(trained.parameters.values()))
-        assert found[1].any()
+    with into(network, fresh({"0": network[0]}, 2, 2.0, 0)) as (store, rows):
+        with store.copied(1) as leaf, rows.of([1]):
+            (found,) = torch.autograd.grad(network(torch.ones(1, 8)).sum(), leaf)
+        down, up = found[0].split(store.sizes)
+        assert up.any()
+        assert not down.any()  # behind an `up` of zero
     assert type(network[0]) is Linear
 
 
 def test_rank_above_a_layers_size() -> None:
-    network = nn.Sequential(nn.Linear(8, 8), nn.Conv2d(2, 6, 1))
+    layers = {"first": nn.Linear(8, 8), "second": nn.Conv2d(2, 6, 1)}
+    check_rank(layers, 2)
     with pytest.raises(
-        InputError, match="`rank`: expected at most 2, the size of the layer 1; got 3"
+        InputError, match="`rank`: expected at most 2, the size of the layer second; got 3"
     ):
-        adapters(network, EVERYTHING, 3, 2.0, 0, CPU).__enter__()
+        check_rank(layers, 3)
+
+
+def test_every_layer_has_the_rank_and_alpha_of_its_start() -> None:
+    """An existing LoRA may have another rank and alpha in every layer."""
+    both = {name: network.double() for name, network in networks(SmallDenoiser()).items()}
+    layers = select_layers(both["network"], EVERYTHING)
+    layers |= {layer_key("words", k): v for k, v in select_layers(both["words"], ATTENTION).items()}
+    start, changed = {}, {}
+    for place, (key, layer) in enumerate(layers.items()):
+        layer.weight.zero_()
+        layer.bias = None  # what is left is what the adapter adds
+        start |= random_adapters({key: layer}, 1 + place % 5, 0.5 + place, seed=place)
+        changed[key] = copy.deepcopy(layer)
+        parametrize.register_parametrization(changed[key], "weight", Added(start[key]))
+    assert any(isinstance(layer, nn.Conv2d) and layer.stride == (2, 2) for layer in layers.values())
+    with torch.no_grad(), adapters(both, start, CPU):
+        for key, plain in changed.items():
+            name, path = split_key(key)
+            inputs = plain.weight.shape[1]
+            shape = (2, 3, inputs) if isinstance(plain, nn.Linear) else (2, inputs, 6, 6)
+            x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
+            found, expected = both[name].get_submodule(path)(x), plain(x)
+            assert (found - expected).norm() <= 1e-6 * expected.norm()

@@ -1,14 +1,18 @@
-"""Draws depend on (seed, step, branch, item) alone."""
+"""Draws depend on (seed, step, branch, item) alone, and are distributed as they say."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from denoisers import SmallDenoiser, small_set
+from torch import Tensor
 
-from nsync.batches import EncodedSet, denial, draw_batches, encode_set
-from nsync.branches import Batch, BranchPasses
+from nsync.batches import EncodedSet, check_set, denial, draw_batches, encode_set
+from nsync.branches import Batch
+from nsync.errors import InputError
 from nsync.settings import TrainSettings
 
 SETTINGS = TrainSettings(batch=2)
@@ -20,6 +24,20 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> EncodedSet:
     return encode_set(SETTINGS, SmallDenoiser(), style_set)
 
 
+def many(count: int = 8, size: int = 1) -> EncodedSet:
+    """A set to draw from by the thousand."""
+    names = tuple(f"item {place}" for place in range(count))
+    pictures = tuple(torch.zeros(4, size, size) for _ in names)
+    return EncodedSet(names, pictures, tuple((p,) for p in pictures), names, names)
+
+
+def assert_same(one: Batch, other: Batch) -> None:
+    assert (one.names, one.prompts) == (other.names, other.prompts)
+    assert torch.equal(one.times, other.times)
+    assert all(map(torch.equal, one.noise, other.noise))
+    assert all(map(torch.equal, one.latents, other.latents))
+
+
 def test_an_epoch_shows_every_positive_once(encoded: EncodedSet) -> None:
     names = [
         n for step in range(5) for n in draw_batches(encoded, SETTINGS, step)["positive"].names
@@ -29,14 +47,19 @@ def test_an_epoch_shows_every_positive_once(encoded: EncodedSet) -> None:
 
 
 def test_a_step_can_be_drawn_without_the_ones_before(encoded: EncodedSet) -> None:
-    first = draw_batches(encoded, SETTINGS, 7)
-    draw_batches(encoded, SETTINGS, 3)
+    settings = replace(SETTINGS, caption_dropout=0.5, times="logit-normal", noise_offset=0.1)
+    first = draw_batches(encoded, settings, 7)
+    draw_batches(encoded, settings, 3)
     torch.randn(5)
-    again = draw_batches(encoded, SETTINGS, 7)
+    again = draw_batches(encoded, settings, 7)
     for name, batch in first.items():
-        assert batch.names == again[name].names
-        assert torch.equal(batch.times, again[name].times)
-        assert all(map(torch.equal, batch.noise, again[name].noise))
+        assert_same(batch, again[name])
+
+
+def test_drawing_leaves_the_processes_own_generator_alone(encoded: EncodedSet) -> None:
+    state = torch.get_rng_state()
+    draw_batches(encoded, replace(SETTINGS, caption_dropout=0.5, noise_offset=0.1), 0)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_noise_belongs_to_the_item_not_to_its_place(encoded: EncodedSet) -> None:
@@ -46,6 +69,15 @@ def test_noise_belongs_to_the_item_not_to_its_place(encoded: EncodedSet) -> None
         other = wide.names.index(name)
         assert torch.equal(narrow.noise[place], wide.noise[other])
         assert narrow.times[place] == wide.times[other]
+
+
+def test_accumulated_batches_are_the_larger_batch(encoded: EncodedSet) -> None:
+    for step in range(4):
+        parts = draw_batches(encoded, replace(SETTINGS, batch=2, accumulate=3), step)
+        whole = draw_batches(encoded, replace(SETTINGS, batch=6), step)
+        assert len(whole["positive"].names) == 6
+        for name, batch in whole.items():
+            assert_same(parts[name], batch)
 
 
 def test_branches_steps_and_repeats_differ(encoded: EncodedSet) -> None:
@@ -87,6 +119,7 @@ def test_an_anchor_is_another_positive(encoded: EncodedSet) -> None:
         ("plain", ["positive"]),
         ("overlap", ["positive", "negative"]),
         ("mean", ["positive", "negative"]),
+        ("nsync", ["positive", "negative", "anchor"]),
     ],
 )
 def test_only_the_branches_a_rule_needs(
@@ -96,65 +129,155 @@ def test_only_the_branches_a_rule_needs(
 
 
 def test_mean_denies_the_style_to_negatives(tmp_path: Path) -> None:
-    style_set, denoiser = small_set(tmp_path), SmallDenoiser()
+    style_set = small_set(tmp_path)
     item = style_set.items[0]
     assert denial(style_set, item) == "a shape number 0 not in the style of sks"
     other = replace(style_set, template="{caption}, {token} art")
     assert denial(other, item) == "a shape number 0, not sks art"
     settings = replace(SETTINGS, rule="mean", batch=4)
-    batches = draw_batches(encode_set(settings, denoiser, style_set), settings, 0)
+    batches = draw_batches(encode_set(settings, SmallDenoiser(), style_set), settings, 0)
     for branch, phrase in (("positive", "in"), ("negative", "not in")):
         texts = [f"a shape number {n[-1]} {phrase} the style of sks" for n in batches[branch].names]
-        expected = denoiser.encode_prompts(texts)["states"]
-        assert torch.equal(batches[branch].conditioning["states"], expected)
+        assert list(batches[branch].prompts) == texts
 
 
-def test_mixed_sizes_have_the_gradient_of_the_mean(encoded: EncodedSet) -> None:
+def drawn_times(settings: TrainSettings, steps: int) -> Tensor:
+    batches = [draw_batches(many(), settings, step)["positive"] for step in range(steps)]
+    return torch.cat([batch.times for batch in batches]).double()
+
+
+DISTRIBUTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "uniform": lambda t: t,
+    "logit-normal": lambda t: torch.special.ndtr(torch.logit(t)),
+    "early": lambda t: t ** (1 / 3),
+}
+"""P(time <= t): of u it is t, of sigmoid(z) the normal one at logit(t), of u^3 the cube root."""
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_times_are_distributed_as_they_say(name: str) -> None:
+    """By Kolmogorov and Smirnov: D * sqrt(n) is above 1.63 once in a hundred seeds, and for
+    another of the three distributions it would be above 8."""
+    settings = replace(SETTINGS, rule="plain", batch=8, times=name)
+    times = drawn_times(settings, 250).sort().values
+    assert 0 <= times.min() < times.max() <= 1
+    steps = torch.arange(len(times) + 1).double() / len(times)
+    for other, distribution in DISTRIBUTIONS.items():
+        expected = distribution(times)
+        distance = torch.maximum(steps[1:] - expected, expected - steps[:-1]).max()
+        assert (distance * math.sqrt(len(times)) < 1.63) == (other == name)
+
+
+def drawn_noise(settings: TrainSettings) -> Tensor:
+    noise = [draw_batches(many(size=16), settings, s)["positive"].noise for s in range(40)]
+    return torch.stack([one for each in noise for one in each])
+
+
+def test_noise_offset_is_one_constant_per_channel() -> None:
+    settings = replace(SETTINGS, rule="plain", batch=8)
+    plain, shifted = drawn_noise(settings), drawn_noise(replace(settings, noise_offset=0.5))
+    added = shifted - plain  # [320, 4, 16, 16]
+    channels = added.mean((2, 3))
+    torch.testing.assert_close(added, channels[..., None, None].expand_as(added))
+    # 1280 channels: a deviation is known to 2 %, a mean to 3 % of the deviation.
+    assert channels.std() == pytest.approx(0.5, rel=0.08)
+    assert abs(channels.mean()) < 0.06
+    assert abs(torch.corrcoef(channels.T) - torch.eye(4)).max() < 0.25
+    assert plain.std() == pytest.approx(1, rel=0.01)
+    # The constants are none of the plain noise.
+    assert abs(torch.corrcoef(torch.stack([channels, plain.mean((2, 3))]).flatten(1))[0, 1]) < 0.12
+
+
+def dropped(settings: TrainSettings, steps: int) -> dict[str, list[dict[str, bool]]]:
+    """Whose prompt is empty, by branch, step and item."""
+    found: dict[str, list[dict[str, bool]]] = {}
+    for step in range(steps):
+        for branch, batch in draw_batches(many(), settings, step).items():
+            prompts = zip(batch.names, batch.prompts, strict=True)
+            found.setdefault(branch, []).append({name: not text for name, text in prompts})
+    return found
+
+
+def test_captions_are_dropped_as_often_as_asked() -> None:
+    settings = replace(SETTINGS, batch=8, caption_dropout=0.3)
+    found = dropped(settings, 250)
+    for steps in found.values():
+        seen = torch.tensor([drop for step in steps for drop in step.values()]).float()
+        assert seen.mean() == pytest.approx(0.3, abs=4 * math.sqrt(0.3 * 0.7 / len(seen)))
+    # A negative goes with its positive, an anchor by itself.
+    assert found["positive"] == found["negative"]
+    pairs = [
+        (drop, others[name])
+        for step, others in zip(found["positive"], found["anchor"], strict=True)
+        for name, drop in step.items()
+        if name in others
+    ]
+    assert abs(torch.corrcoef(torch.tensor(pairs).float().T)[0, 1]) < 4 / math.sqrt(len(pairs))
+
+
+def test_dropping_captions_changes_nothing_else(encoded: EncodedSet) -> None:
+    whole = draw_batches(encoded, SETTINGS, 3)
+    without = draw_batches(encoded, replace(SETTINGS, caption_dropout=0.999), 3)
+    for name, batch in whole.items():
+        assert set(without[name].prompts) == {""}
+        assert_same(batch, replace(without[name], prompts=batch.prompts))
+        assert all(text.endswith("in the style of sks") for text in batch.prompts)
+
+
+def test_all_prompts_that_are_drawn_were_encoded(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, rule="mean", caption_dropout=0.5, validation=1)
     denoiser = SmallDenoiser()
-    parameters = [denoiser.network.conv_in.weight.requires_grad_(), denoiser.network.conv_out.bias]
-    parameters[1].requires_grad_()
-    batch = draw_batches(encoded, replace(SETTINGS, batch=5), 0)["positive"]
-    assert len({latents.shape for latents in batch.latents}) == 2
-    passes = BranchPasses(denoiser, parameters)
-    whole = passes({"positive": batch})["positive"]
-    single = [passes({"positive": _only(batch, row)})["positive"] for row in range(5)]
-    torch.testing.assert_close(whole.losses, torch.cat([part.losses for part in single]))
-    for place, gradient in enumerate(whole.gradients):
-        mean = torch.stack([part.gradients[place] for part in single]).mean(0)
-        torch.testing.assert_close(gradient, mean, rtol=1e-4, atol=1e-6)
+    encoded = encode_set(settings, denoiser, small_set(tmp_path))
+    prompts = encoded.prompts(denoiser, settings)
+    drawn = {
+        text
+        for step in range(8)
+        for batch in draw_batches(encoded, settings, step).values()
+        for text in batch.prompts
+    }
+    drawn |= {text for *_, text in encoded.held_out}
+    assert len(drawn) == 8  # three pictures' two, the held-out one's, and the empty one
+    expected = denoiser.encode_prompts(sorted(drawn))
+    found = prompts(sorted(drawn))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one["states"], other["states"])
 
 
-def _only(batch: Batch, row: int) -> Batch:
-    return Batch(
-        batch.names[row : row + 1],
-        batch.latents[row : row + 1],
-        {k: v[row : row + 1] for k, v in batch.conditioning.items()},
-        batch.noise[row : row + 1],
-        batch.times[row : row + 1],
-    )
+def test_held_out_pictures_are_never_drawn(tmp_path: Path) -> None:
+    settings, style_set = replace(SETTINGS, validation=2), small_set(tmp_path, 6)
+    encoded = encode_set(settings, SmallDenoiser(), style_set)
+    held = {name for name, *_ in encoded.held_out}
+    assert len(held) == 2
+    assert held | set(encoded.names) == {item.name for item in style_set.items}
+    assert len(encoded.names) == len(encoded.negatives) == len(encoded.texts) == 4
+    drawn = {
+        name
+        for step in range(30)
+        for batch in draw_batches(encoded, settings, step).values()
+        for name in batch.names
+    }
+    assert drawn == set(encoded.names)
+    whole = encode_set(SETTINGS, SmallDenoiser(), style_set)
+    for name, latents, text in encoded.held_out:
+        place = whole.names.index(name)
+        assert torch.equal(latents, whole.positives[place])
+        assert text == whole.texts[place]
 
 
-class OverwritingDenoiser(SmallDenoiser):
-    """Overwrites an activation that the backward pass needs, as networks written to draw may."""
+def test_the_seed_alone_says_who_is_held_out(tmp_path: Path) -> None:
+    def held(folder: str = "a", **changes: object) -> set[str]:
+        settings = replace(SETTINGS, validation=2, **changes)
+        style_set = small_set(tmp_path / folder, 6)
+        return {name for name, *_ in encode_set(settings, SmallDenoiser(), style_set).held_out}
 
-    def loss(self, *args):
-        def overwrite(module, inputs, output):
-            inputs[0].add_(1.0)
-
-        hook = self.network.conv_out.register_forward_hook(overwrite)
-        try:
-            return super().loss(*args)
-        finally:
-            hook.remove()
+    torch.rand(3)
+    others = {"rule": "plain", "steps": 7, "batch": 3, "times": "early", "caption_dropout": 0.5}
+    assert held() == held("b") == held(**others)
+    assert len({frozenset(held(seed=seed)) for seed in range(5)}) > 2
 
 
-def test_a_network_that_overwrites_its_activations(encoded: EncodedSet) -> None:
-    batches = draw_batches(encoded, SETTINGS, 0)
-    results = []
-    for denoiser in (SmallDenoiser(), OverwritingDenoiser()):
-        parameter = denoiser.network.conv_out.weight.requires_grad_()
-        results.append(BranchPasses(denoiser, [parameter])(batches))
-    expected, found = results
-    for name, result in found.items():
-        assert torch.equal(result.losses, expected[name].losses)
-        torch.testing.assert_close(result.gradients, expected[name].gradients)
+def test_too_many_held_out_is_an_input_error(tmp_path: Path) -> None:
+    style_set, denoiser = small_set(tmp_path), SmallDenoiser()
+    check_set(replace(SETTINGS, validation=2), denoiser, style_set)
+    with pytest.raises(InputError, match=r"`validation`.*got 3 of 4"):
+        check_set(replace(SETTINGS, validation=3), denoiser, style_set)

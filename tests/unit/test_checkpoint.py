@@ -19,9 +19,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nsync import files
-from nsync.adapters import ATTENTION, LAYER_CHOICES, adapters, select_layers
-from nsync.checkpoint import check_names, check_room, export_lora, lora_tensors, metadata
+from nsync.adapters import NETWORK, adapters, fresh
+from nsync.checkpoint import (
+    check_names,
+    check_room,
+    embedding_tensors,
+    export_file,
+    lora_tensors,
+    metadata,
+)
 from nsync.errors import InputError
+from nsync.layers import ATTENTION, LAYER_CHOICES, select_layers
 from nsync.settings import TrainSettings
 from nsync.training import run_config
 
@@ -84,12 +92,14 @@ def test_diffusers_reads_every_key_and_predicts_the_same(
     torch.manual_seed(0)
     unet = UNet2DConditionModel(cross_attention_dim=32, norm_num_groups=8, **config).eval()
     base = predict(unet)
-    with adapters(unet, choice, 4, 2.0, 0, CPU) as trained:
-        for value in trained.parameters.values():
-            value.copy_(torch.randn(value.shape) * 0.05)
+    layers = select_layers(unet, choice)
+    start = fresh(layers, 4, 2.0, 0)
+    with adapters({NETWORK: unet}, start, CPU) as (store, _):
+        store.vector.copy_(torch.randn(store.vector.shape) * 0.05)
         expected = predict(unet)
-        tensors = lora_tensors(trained.state(), kohya_names(trained.layers), 2.0)
-    path = export_lora(tmp_path / "style.safetensors", tensors, {})
+        weights = store.named(store.vector.detach())
+        tensors = lora_tensors(weights, kohya_names(layers), dict.fromkeys(layers, 2.0))
+    path = export_file(tmp_path / "style.safetensors", tensors, {})
     assert not torch.allclose(expected, base, rtol=1e-2)
 
     pipe = pipeline(kind, unet)
@@ -106,8 +116,9 @@ def weights(rank: int = 2) -> dict[str, Tensor]:
 def test_metadata_tells_what_the_file_is(tmp_path: Path) -> None:
     settings, style_set = TrainSettings(rule="overlap", rank=2), small_set(tmp_path / "set")
     config = run_config(settings, SmallDenoiser(), style_set)
-    tensors = lora_tensors(weights(), {"a.b": "lora_unet_a_b"}, 16.0)
-    path = export_lora(tmp_path / "x.safetensors", tensors, metadata(config, 7, "my style"))
+    tensors = lora_tensors(weights(), {"a.b": "lora_unet_a_b"}, {"a.b": 16.0})
+    told = metadata(config, 7, "my style", "lora")
+    path = export_file(tmp_path / "x.safetensors", tensors, told)
     with safe_open(path, "pt") as file:
         told = file.metadata()
     assert told["nsync.trigger_word"] == told["modelspec.trigger_phrase"] == "sks"
@@ -127,8 +138,8 @@ def test_metadata_tells_what_the_file_is(tmp_path: Path) -> None:
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    tensors = lora_tensors(weights(), {"a.b": "ab"}, 2.0)
-    paths = [export_lora(tmp_path / "x.safetensors", tensors, {}) for _ in range(3)]
+    tensors = lora_tensors(weights(), {"a.b": "ab"}, {"a.b": 2.0})
+    paths = [export_file(tmp_path / "x.safetensors", tensors, {}) for _ in range(3)]
     assert [p.name for p in paths] == [
         "x.safetensors",
         "x_00002.safetensors",
@@ -144,8 +155,9 @@ def test_a_disk_that_fills_up_leaves_no_half_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
+    tensors = lora_tensors(weights(), {"a.b": "ab"}, {"a.b": 2.0})
     with pytest.raises(InputError, match="No space left on device"):
-        export_lora(tmp_path / "x.safetensors", lora_tensors(weights(), {"a.b": "ab"}, 2.0), {})
+        export_file(tmp_path / "x.safetensors", tensors, {})
     assert not list(tmp_path.iterdir())
 
 
@@ -153,7 +165,7 @@ def test_room_and_names_are_checked_before_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = select_layers(SmallDenoiser().network, ATTENTION)
-    check_room(tmp_path / "not" / "there", layers, 4)
+    check_room(tmp_path / "not" / "there", 1000, 4)
     check_names(layers, kohya_names(layers))
     some = dict(list(kohya_names(layers).items())[1:])
     with pytest.raises(InputError, match=r"`layers`.*1 that it cannot, such as down_blocks"):
@@ -161,4 +173,22 @@ def test_room_and_names_are_checked_before_work(
     usage = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr("nsync.checkpoint.shutil.disk_usage", lambda _: usage)
     with pytest.raises(InputError, match=r"`output`.*MB free.*nothing has been written"):
-        check_room(tmp_path, layers, 4)
+        check_room(tmp_path, 1000, 4)
+
+
+@pytest.mark.parametrize("encoders", [("clip_l",), ("clip_l", "clip_g")])
+def test_an_embedding_file_is_what_loaders_read(tmp_path: Path, encoders: tuple[str, ...]) -> None:
+    vectors = {name: torch.randn(2, 4 + place) for place, name in enumerate(encoders)}
+    settings, style_set = TrainSettings(trains="embedding"), small_set(tmp_path / "set")
+    config = run_config(settings, SmallDenoiser(), style_set)
+    told = metadata(config, 3, "x", "embedding")
+    path = export_file(tmp_path / "x.safetensors", embedding_tensors(vectors, "sks"), told)
+    names = ["sks"] if len(encoders) == 1 else list(encoders)
+    found = load_file(path)
+    assert list(found) == sorted(names)
+    for name, encoder in zip(names, encoders, strict=True):
+        assert torch.equal(found[name], vectors[encoder])
+    with safe_open(path, "pt") as file:
+        told = file.metadata()
+    assert "ss_network_module" not in told
+    assert told["ss_learning_rate"] == "0.001"

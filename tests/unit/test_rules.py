@@ -270,3 +270,15 @@ def test_the_docstring_tells_the_truth():
     result = doctest.testmod(rules)
     assert result.attempted >= 5
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_one_look_gives_both_answers(rule: str, scope: str):
+    branches = [_cut(_random(seed), torch.float32) for seed in (1, 2, 3)]
+    update, read = rules.refine_and_read(rule, *branches, scope=scope, weight=WEIGHT)
+    alone = refine(rule, *branches, scope=scope, weight=WEIGHT)
+    assert all(map(torch.equal, update, alone))
+    expected = rules.statistics(rule, *branches, scope=scope, weight=WEIGHT)
+    assert read.keys() == expected.keys()
+    assert all(torch.equal(read[name], expected[name]) for name in read)
