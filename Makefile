@@ -8,13 +8,16 @@ comma := ,
 space := $(subst ,, )
 HOSTS := $(subst $(space),$(comma),$(HOST_VERSIONS))
 
-.PHONY: help demo test test-slow serve setup lint
+.PHONY: help demo demo-resume test test-slow serve setup lint
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## teach the tiny base a style in a real ComfyUI, and show it
 	@$(PYTHON) scripts/demo.py
+
+demo-resume: ## kill a training in a real ComfyUI, and see it go on with the same bits
+	@$(PYTHON) scripts/resume_demo.py
 
 serve: ## the same ComfyUI with its page at http://127.0.0.1:8188
 	@$(PYTHON) scripts/serve.py

@@ -30,6 +30,7 @@ QUICK_TRAINING = {
     "layers": "all linear and convolution",
     "schedule": "cosine",
 }
+TRAINER_SIZE = (380, 1080)
 QUICK_SAMPLING = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
 SD15 = {
     "name": "v1-5-pruned-emaonly-fp16.safetensors",
@@ -86,6 +87,18 @@ The same prompt and seed. Keep the token in the prompt. The LoRA is in **Load Lo
 name shown."""
 
 
+EMBEDDING_START = """# The paper's own setting: an embedding for Stable Diffusion 1.5
+Textual inversion: not the model is trained but one word. The preset **paper** sets the rule \
+`nsync`, 2 pictures per branch, learning rate 1e-3, 8000 steps; **paper, as released** what the \
+authors' code really computes. Choose the checkpoint, your folder and the initial word \
+(*painting*, *illustration* or *animation*) and press **Run**; hours on a GPU."""
+
+EMBEDDING_TRAINER = """## 3. The training
+The embedding is saved in `models/embeddings`; write `embedding:my_style` in any prompt. \
+**Training Options** holds the initial word. Stopped, it goes on when you press **Run** again; \
+with `pause_every` the graph draws with the half-trained embedding in between."""
+
+
 def quickstart(graph: Graph) -> None:
     """Tiny base, a held-out style, two rules, one comparison."""
     graph.note(START, (-60, -260), (640, 170))
@@ -111,9 +124,9 @@ def quickstart(graph: Graph) -> None:
 
     sockets["style_set"] = negatives["style_set"]
     plain = _trainer(graph, "plain", "quickstart_plain", 60, sockets)
-    nsync = _trainer(graph, "nsync", "quickstart_nsync", 980, sockets)
+    nsync = _trainer(graph, "nsync", "quickstart_nsync", 1180, sockets)
     graph.note(TRAINER_NOTE, (1500, -260), (640, 190))
-    graph.group("3. Training", (1480, -20, 840, 1900), ROSE)
+    graph.group("3. Training", (1480, -20, 840, 2300), ROSE)
 
     prompt = graph.node(
         "CLIPTextEncode", (2360, 60), size=(400, 160), clip=base["CLIP"], text=PROMPT
@@ -130,8 +143,59 @@ def quickstart(graph: Graph) -> None:
 
 
 def sd15(graph: Graph) -> None:
-    """Load Checkpoint, a user's folder, the paper's settings."""
+    """Load Checkpoint, a user's folder, a LoRA."""
     graph.note(SD15_START, (-60, -300), (720, 220))
+    base, sockets = _own_pictures(graph)
+    values = {"rule": "nsync", "name": "my_style", **sockets}
+    trained = graph.node(
+        "NSYNC_ContrastiveLoRATrainer", (1540, 60), size=TRAINER_SIZE, title="Train", **values
+    )
+    _results(graph, trained, (1960, 60), "my_style")
+    graph.note(SD15_TRAINER, (1960, 540), (320, 300))
+    graph.group("3. Training", (1500, -20, 820, 1200), ROSE)
+
+    text = "a house by the sea in the style of sks"
+    prompt = graph.node("CLIPTextEncode", (2380, 60), size=(400, 160), clip=base["CLIP"], text=text)
+    arms = {"Without": (base["MODEL"], prompt), "With the LoRA": (trained["model"], prompt)}
+    _compare(graph, base, arms)
+    graph.note(SD15_COMPARE, (2380, 640), (400, 160))
+    graph.group("4. Without and with", (2360, -20, 1280, 1080), GOLD)
+
+
+def embedding(graph: Graph) -> None:
+    """Load Checkpoint, a user's folder, the paper's textual inversion."""
+    graph.note(EMBEDDING_START, (-60, -300), (720, 220))
+    base, sockets = _own_pictures(graph)
+    options = graph.node("NSYNC_TrainingOptions", (1540, 60), size=(380, 660))
+    values = {"trains": "embedding", "preset": "paper", "name": "my_style", **sockets}
+    trained = graph.node(
+        "NSYNC_ContrastiveLoRATrainer",
+        (1960, 60),
+        size=TRAINER_SIZE,
+        title="Train",
+        options=options["options"],
+        **values,
+    )
+    loss = {"loss": trained["loss_map"], "filename_prefix": "nsync/my_style_loss"}
+    graph.node("LossGraphNode", (1540, 800), size=(380, 280), **loss)
+    graph.note(EMBEDDING_TRAINER, (2360, -300), (420, 230))
+    graph.group("3. Training", (1500, -20, 860, 1200), ROSE)
+
+    text = "a house by the sea in the style of"
+    joined = {"string_a": f"{text} ", "string_b": trained["embedding_word"], "delimiter": ""}
+    words = graph.node("StringConcatenate", (2400, 460), size=(380, 160), **joined)
+    encode, plain = {"clip": base["CLIP"]}, f"{text} a painting"
+    learned = graph.node(
+        "CLIPTextEncode", (2400, 60), size=(380, 120), text=words["STRING"], **encode
+    )
+    generic = graph.node("CLIPTextEncode", (2400, 240), size=(380, 160), text=plain, **encode)
+    arms = {"A painting": (base["MODEL"], generic), "The embedding": (base["MODEL"], learned)}
+    _compare(graph, base, arms, down=640)
+    graph.group("4. Without and with", (2380, -20, 1280, 1080), GOLD)
+
+
+def _own_pictures(graph: Graph) -> tuple[Node, dict[str, Link]]:
+    """A checkpoint, a user's folder and their negative set: the base, the trainer's sockets."""
     name = {"ckpt_name": SD15["name"], "models": [SD15]}
     base = graph.node("CheckpointLoaderSimple", (-40, 60), **name)
     style_set = graph.node(
@@ -155,27 +219,21 @@ def sd15(graph: Graph) -> None:
     graph.note(SD15_NEGATIVES, (1160, 540), (280, 260))
     graph.group("2. Negative set", (720, -20, 760, 860), BLUE)
 
-    sockets["style_set"] = negatives["style_set"]
-    values = {"rule": "nsync", "name": "my_style", **sockets}
-    trained = graph.node(
-        "NSYNC_ContrastiveLoRATrainer", (1540, 60), size=(380, 860), title="Train", **values
-    )
-    _results(graph, trained, (1960, 60), "my_style")
-    graph.note(SD15_TRAINER, (1960, 540), (320, 300))
-    graph.group("3. Training", (1500, -20, 820, 980), ROSE)
+    return base, {**sockets, "style_set": negatives["style_set"]}
 
-    text = "a house by the sea in the style of sks"
-    prompt = graph.node("CLIPTextEncode", (2380, 60), size=(400, 160), clip=base["CLIP"], text=text)
-    empty = graph.node("CLIPTextEncode", (2380, 280), size=(400, 120), clip=base["CLIP"], text="")
-    latent = graph.node("EmptyLatentImage", (2380, 460), width=512, height=512, batch_size=1)
-    arms = {"Without": base["MODEL"], "With the LoRA": trained["model"]}
+
+def _compare(
+    graph: Graph, base: Node, arms: dict[str, tuple[Link, Node]], *, down: int = 280
+) -> None:
+    """One picture per arm (model, prompt), from the same seed."""
+    empty = graph.node("CLIPTextEncode", (2400, down), size=(380, 120), clip=base["CLIP"], text="")
+    size = {"width": 512, "height": 512, "batch_size": 1}
+    latent = graph.node("EmptyLatentImage", (2400, down + 180), **size)
     sampling = {"steps": 30, "cfg": 7.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
-    for row, (title, model) in enumerate(arms.items()):
+    for row, (title, (model, prompt)) in enumerate(arms.items()):
         values = {**sampling, "seed": 1, "positive": prompt["CONDITIONING"]}
         values |= {"negative": empty["CONDITIONING"], "latent_image": latent["LATENT"]}
         _draw(graph, title, model, base["VAE"], (2840, 60 + 520 * row), values)
-    graph.note(SD15_COMPARE, (2380, 640), (400, 160))
-    graph.group("4. Without and with", (2360, -20, 1280, 1080), GOLD)
 
 
 def _style_set(graph: Graph, pictures: Node) -> Node:
@@ -188,8 +246,8 @@ def _trainer(graph: Graph, rule: str, name: str, top: int, sockets: dict[str, Li
     """A trainer with its loss graph and the name of its file."""
     values = {"rule": rule, "name": name, "seed": 0, **QUICK_TRAINING, **sockets}
     values |= {"preview_every": 100, "preview_steps": 20, "preview_guidance": 3.0}
-    title, size = f"Train: {rule}", (380, 860)
-    node = graph.node("NSYNC_ContrastiveLoRATrainer", (1520, top), size=size, title=title, **values)
+    title, at = f"Train: {rule}", (1520, top)
+    node = graph.node("NSYNC_ContrastiveLoRATrainer", at, size=TRAINER_SIZE, title=title, **values)
     _results(graph, node, (1940, top), name)
     return node
 
@@ -235,7 +293,7 @@ def main() -> None:
         base = Path(folder)
         with ComfyServer(prepare(), base / "log" / "server.log", base) as server:
             info = server.get("/object_info")
-    for draw in (quickstart, sd15):
+    for draw in (quickstart, sd15, embedding):
         name = f"nsync_{draw.__name__}"
         graph = Graph(name, info, versions)
         draw(graph)

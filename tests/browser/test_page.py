@@ -9,7 +9,7 @@ from workflow_api import to_api
 
 from .conftest import SCREENSHOTS
 
-WORKFLOWS = ("nsync_quickstart", "nsync_sd15")
+WORKFLOWS = ("nsync_embedding", "nsync_quickstart", "nsync_sd15")
 SMALLER = {
     "NSYNC_TinyStylePictures": {"count": 6},
     "NSYNC_NegativeSetGenerator": {"steps": 4},
@@ -51,7 +51,7 @@ def keep_screenshot(page, name):
     page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
 
-def test_templates_list_both_workflows(page):
+def test_templates_list_the_workflows(page):
     page.get_by_role("button", name="Templates").first.click()
     dialog = page.get_by_role("dialog").first
     dialog.get_by_text(PACK_NAME, exact=True).first.click()

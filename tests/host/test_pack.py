@@ -14,7 +14,8 @@ PICTURE = {
     "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0},
 }
 PREVIEW = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
-WORKFLOWS = [PACK / "workflows" / f"{name}.json" for name in ("nsync_quickstart", "nsync_sd15")]
+NAMES = ("nsync_embedding", "nsync_quickstart", "nsync_sd15")
+WORKFLOWS = [PACK / "workflows" / f"{name}.json" for name in NAMES]
 
 
 def facts_of_the_pack(host):
