@@ -3,12 +3,12 @@
 import hashlib
 import weakref
 
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.quant_ops import QuantizedTensor
 from torch import Tensor, nn
 
-_RUNS, _LENGTH = 16, 64  # runs of neighbours: a weight file on disk is read in pages
+from ..nsync.identity import feed_tensor
+
 _PREFIX = "diffusion_model."
 
 _known: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
@@ -17,9 +17,7 @@ _known: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 def identity_of(patcher: ModelPatcher) -> str:
     """SHA-256 (hex) of the diffusion model's weights and of the LoRAs patched onto them.
 
-    Of each tensor the name, the shape and up to 1,024 values, in 16 runs evenly spread, in float32:
-    a merge or a fine-tune moves all values of a layer, and a model of ten billion weights takes a
-    second or two.
+    Of each tensor the name, and what `nsync.identity.feed_tensor` samples of it.
     The same file gives the same identity in every session; a LoRA on the socket changes it.
     """
     if patcher.model not in _known:
@@ -46,12 +44,7 @@ def _feed(digest: "hashlib._Hash", value: object) -> None:
     if isinstance(value, QuantizedTensor):
         value = value.dequantize()  # its shape and its numbers say nothing without their scale
     if isinstance(value, Tensor):
-        sample = value.detach().reshape(-1)
-        if sample.numel() > _RUNS * _LENGTH:
-            step = sample.numel() // _RUNS
-            sample = sample[: _RUNS * step].view(_RUNS, step)[:, :_LENGTH]
-        digest.update(repr(tuple(value.shape)).encode())
-        digest.update(sample.to("cpu", torch.float32).numpy().tobytes())
+        feed_tensor(digest, value)
     elif isinstance(value, list | tuple):
         for part in value:
             _feed(digest, part)

@@ -4,7 +4,6 @@ The host's text encoders take a vector in a token's place: that is how its `embe
 Here the vectors come from the trainer instead of a file, and gradients flow back to them.
 """
 
-import re
 from collections.abc import Mapping
 
 from comfy.sd import CLIP
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from ..nsync.denoiser import Word
 from ..nsync.errors import InputError
+from ..nsync.words import spell
 
 Tokens = dict[str, list[list[tuple]]]
 """By the name of the host's tokenizer ("l"): chunks of (token or vector, weight)."""
@@ -27,22 +27,20 @@ def tokenize(clip: CLIP, text: str, words: Mapping[str, Word]) -> Tokens:
     Raises:
         InputError: the tokenizer does not keep the places apart.
     """
-    tokens, other = (clip.tokenize(marked(text, words, mark)) for mark in _MARKS)
-    wanted = _wanted(text, words)
-    if not wanted:
+    (first, found), (second, _) = (_spell(text, words, mark) for mark in _MARKS)
+    tokens = clip.tokenize(first)
+    if not found:
         return tokens
+    other, wanted = clip.tokenize(second), [words[word] for word in found]
     return {
         name: _filled(chunks, other[name], [v[encoder_name(clip, name)] for v in wanted])
         for name, chunks in tokens.items()
     }
 
 
-def marked(text: str, words: Mapping[str, Word], mark: str = _MARKS[0]) -> str:
-    """The text with as many marks for each of `words` as it has vectors."""
-    for word, vectors in words.items():
-        marks = " ".join([mark] * len(next(iter(vectors.values()))))
-        text = _standing_alone(word).sub(marks, text)
-    return text
+def marked(text: str, words: Mapping[str, Word]) -> str:
+    """The text with a mark, one token, for each vector of the words in it."""
+    return _spell(text, words, _MARKS[0])[0]
 
 
 def encoder_name(clip: CLIP, name: str) -> str:
@@ -67,14 +65,9 @@ def token_ids(clip: CLIP, text: str) -> dict[str, list[int]]:
     }
 
 
-def _standing_alone(word: str) -> re.Pattern:
-    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
-
-
-def _wanted(text: str, words: Mapping[str, Word]) -> list[Word]:
-    """The vectors of the words in a text, in the order in which the words come."""
-    found = [(hit.start(), word) for word in words for hit in _standing_alone(word).finditer(text)]
-    return [words[word] for _, word in sorted(found)]
+def _spell(text: str, words: Mapping[str, Word], mark: str) -> tuple[str, list[str]]:
+    counts = {word: len(next(iter(vectors.values()))) for word, vectors in words.items()}
+    return spell(text, counts, mark)
 
 
 def _filled(

@@ -82,7 +82,7 @@ class Factor(nn.Module):
         if rest or not times:
             raise FusedError(f"A layer got a batch of {len(x)} for {total} pictures")
         counts = {count for _, count in used}
-        if len(counts) == 1 and len(used) == len(copies) and not self._convolve:
+        if len(counts) == 1 and len(used) == len(copies) and self._convolve is None:
             product = torch.bmm(x.reshape(len(copies), -1, x.shape[-1]), copies.transpose(1, 2))
             return product.view(*x.shape[:-1], -1)
         parts = x.split([count * times for _, count in used])
@@ -90,9 +90,9 @@ class Factor(nn.Module):
         return torch.cat([self._apply_to(part, copies[place]) for (place, _), part in pairs])
 
     def _apply_to(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self._convolve:
-            return self._convolve(x, weight, None)
-        return functional.linear(x, weight)
+        if self._convolve is None:
+            return functional.linear(x, weight)
+        return self._convolve(x, weight, None)
 
 
 @contextmanager

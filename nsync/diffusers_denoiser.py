@@ -18,11 +18,11 @@ from .denoiser import Conditioning, Row, SamplerSettings, Word, row_shape
 from .diffusers_schedule import NoiseSchedule
 from .diffusers_text import TextReader
 from .errors import InputError
+from .identity import feed_tensor
 
 BATCH_PIXELS = 1024 * 1024
 """Pictures are drawn together up to this many pixels."""
 
-_RUNS, _LENGTH = 16, 64  # of each tensor of the identity: see `nodes.identity`
 _STATES, _POOLED = "states", "pooled"
 _NOT_USED = ("safety_checker", "feature_extractor", "image_encoder")
 
@@ -232,15 +232,11 @@ def _readers(pipeline: DiffusionPipeline) -> list[TextReader]:
 
 
 def _weights_digest(network: nn.Module) -> str:
-    """SHA-256 (hex) of names, shapes and up to 1,024 float32 values of each of the weights."""
+    """SHA-256 (hex) of the weights' names and of a sample of each."""
     digest = hashlib.sha256()
     for name, value in sorted(network.named_parameters(), key=lambda pair: pair[0]):
-        sample = value.detach().reshape(-1)
-        if len(sample) > _RUNS * _LENGTH:
-            step = len(sample) // _RUNS
-            sample = sample[: _RUNS * step].view(_RUNS, step)[:, :_LENGTH]
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(sample.to("cpu", torch.float32).numpy().tobytes())
+        digest.update(name.encode())
+        feed_tensor(digest, value)
     return digest.hexdigest()
 
 

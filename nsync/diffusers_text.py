@@ -4,7 +4,6 @@ The vectors of a word take the places of as many tokens in what the token table 
 table itself, the tokenizer and the encoder stay as they are.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from transformers.utils import ModelOutput
 
 from .denoiser import Word
 from .errors import InputError
+from .words import spell
 
 # Two words that are one token each in every byte-pair vocabulary, whatever stands around them.
 _PLACEHOLDERS = ("x", "y")
@@ -103,19 +103,7 @@ class TextReader:
 
 
 def _spell(text: str, words: Mapping[str, Tensor], placeholder: str) -> tuple[str, list[str]]:
-    """The text with a placeholder for each vector of its words, and those words in their order."""
-    if not words:
-        return text, []
-    longest_first = sorted(words, key=len, reverse=True)
-    # The rule of nsync.style_set.contains_word, for several words at a time.
-    alone = "|".join(rf"(?<!\w)({re.escape(word)})(?!\w)" for word in longest_first)
-    found = []
-
-    def replaced(match: re.Match) -> str:
-        found.append(longest_first[match.lastindex - 1])
-        return " ".join([placeholder] * len(words[found[-1]]))
-
-    return re.sub(alone, replaced, text, flags=re.IGNORECASE), found
+    return spell(text, {word: len(vectors) for word, vectors in words.items()}, placeholder)
 
 
 @contextmanager

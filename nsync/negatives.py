@@ -6,7 +6,6 @@ are kept in a folder with a manifest, each under a name of its own request, so t
 """
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,8 @@ from .denoiser import Denoiser, SamplerSettings
 from .draws import derive_seed, generator
 from .errors import InputError
 from .negative_store import NegativeStore, Request
-from .style_set import StyleItem, StyleSet, check_template, contains_word, too_long
+from .style_set import StyleItem, StyleSet, check_template, too_long
+from .words import contains_word, standing_alone
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +82,7 @@ class NegativeSettings:
     def prompt(self, style_set: StyleSet, item: StyleItem, index: int) -> str:
         """The negative prompt: the caption in a generic style, without the style token."""
         word = self.word(item, index)
-        alone = rf"(?<!\w){re.escape(style_set.token)}(?!\w)"
-        caption = re.sub(alone, lambda _: word, item.caption, flags=re.IGNORECASE)
+        caption = standing_alone(style_set.token).sub(lambda _: word, item.caption)
         return self.template.format(caption=caption, word=word)
 
 

@@ -17,7 +17,8 @@ from .buckets import MAX_ASPECT, bucket_size
 from .captions import as_caption, caption_path, is_within, read_caption
 from .errors import InputError
 from .images import SUFFIXES, Reading, examine, to_uint8
-from .style_set import StyleItem, StyleSet, contains_word
+from .style_set import StyleItem, StyleSet
+from .words import contains_word
 
 MAX_ENLARGEMENT = 2.0
 """A picture that must be enlarged more than this to fill its bucket counts as tiny."""

@@ -5,7 +5,6 @@ content only; the style token enters through the template, once, at the end.
 """
 
 import hashlib
-import re
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -139,11 +138,6 @@ def check_template(name: str, template: str, *fields: str) -> None:
     plain = all(not spec and not turned for _, spec, turned in parts)
     if not plain or {field for field, *_ in parts} != set(fields):
         raise InputError(name, rule, repr(template), "Double a brace that is meant as it stands.")
-
-
-def contains_word(text: str, word: str) -> bool:
-    """Whether the word stands in the text by itself, in any case of letters."""
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def check_prompts(denoiser: Denoiser, style_set: StyleSet) -> None:

@@ -5,7 +5,7 @@ token table. Here the vectors are weights of their own that the text encoder rea
 place, so that no other row of the table can change.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -92,6 +92,7 @@ def trained(
     """
     stores, alphas, rows = {}, {}, Rows()
     with ExitStack() as stack:
+        stack.enter_context(_frozen(networks(denoiser).values()))
         if settings.trains_lora:
             first = dict(start) if start else first_adapters(settings, denoiser)
             entered = adapters(networks(denoiser), first, denoiser.device)
@@ -102,6 +103,19 @@ def trained(
         made = Trained(stores, alphas, denoiser, token, rows)
         stack.enter_context(made._words(lambda weight: weight))
         yield made
+
+
+@contextmanager
+def _frozen(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """For the block, no weight of the model itself asks for a gradient, or for activations."""
+    flags = [(value, value.requires_grad) for module in modules for value in module.parameters()]
+    for value, _ in flags:
+        value.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for value, flag in flags:
+            value.requires_grad_(flag)
 
 
 def networks(denoiser: Denoiser) -> dict[str, nn.Module]:

@@ -183,14 +183,14 @@ def embedding(graph: Graph) -> None:
 
     text = "a house by the sea in the style of"
     joined = {"string_a": f"{text} ", "string_b": trained["embedding_word"], "delimiter": ""}
-    words = graph.node("StringConcatenate", (2400, 460), size=(380, 160), **joined)
+    words = graph.node("StringConcatenate", (2400, 440), size=(380, 160), **joined)
     encode, plain = {"clip": base["CLIP"]}, f"{text} a painting"
     learned = graph.node(
         "CLIPTextEncode", (2400, 60), size=(380, 120), text=words["STRING"], **encode
     )
     generic = graph.node("CLIPTextEncode", (2400, 240), size=(380, 160), text=plain, **encode)
     arms = {"A painting": (base["MODEL"], generic), "The embedding": (base["MODEL"], learned)}
-    _compare(graph, base, arms, down=640)
+    _compare(graph, base, arms, down=650)
     graph.group("4. Without and with", (2380, -20, 1280, 1080), GOLD)
 
 

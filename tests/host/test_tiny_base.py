@@ -73,7 +73,7 @@ def compare_the_doors(host, folder):
         loss = (mixed - (noise - encoded)).square().mean((1, 2, 3))
 
         conditioning = denoiser.encode_prompts([PROMPT, ""])
-        ours = conditioning["cross_attn"][:, 0]
+        ours = torch.cat([row["cross_attn"] for row in conditioning])
         latents = denoiser.encode_images(pixels)
         denoised = model.model.apply_model(noise, times, c_crossattn=ours)
         raw = model.model.process_latent_out(encoded)

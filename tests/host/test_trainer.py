@@ -115,7 +115,7 @@ def _compare_loaded_with_trained(host, kind):
     import torch
 
     lora, checkpoint = host.module("nodes.lora"), host.module("nsync.checkpoint")
-    adapters = host.module("nsync.adapters")
+    adapters, layers = host.module("nsync.adapters"), host.module("nsync.layers")
     denoisers = host.module("nodes.host")
     graphs = _helpers()
     given = graphs.sockets(host, kind)
@@ -127,22 +127,25 @@ def _compare_loaded_with_trained(host, kind):
         denoiser = denoisers.HostDenoiser(**given)
         inputs = _loss_inputs(denoiser)
         plain = denoiser.loss(*inputs)
-        for choice in adapters.LAYER_CHOICES:
+        for choice in layers.LAYER_CHOICES:
+            chosen = layers.select_layers(denoiser.network, choice)
+            checkpoint.check_names(chosen, names)
+            networks, start = {"network": denoiser.network}, adapters.fresh(chosen, 4, 2.0, 0)
             with (
                 denoiser.trainable(),
-                adapters.adapters(denoiser.network, choice, 4, 2.0, 0, denoiser.device) as trained,
+                adapters.adapters(networks, start, denoiser.device) as (store, _),
             ):
-                _disturb(trained)
-                checkpoint.check_names(trained.layers, names)
+                _disturb(store.vector)
                 expected = denoiser.loss(*inputs)
-            tensors = checkpoint.lora_tensors(trained.state(), names, 2.0)
-            path = checkpoint.export_lora(
+            weights, alphas = store.named(store.vector.detach()), dict.fromkeys(chosen, 2.0)
+            tensors = checkpoint.lora_tensors(weights, names, alphas)
+            path = checkpoint.export_file(
                 host.base / "output/loras" / f"{kind}.safetensors", tensors, {}
             )
             loaded, unmatched = graphs.load_lora(given["model"], path.name)
             again = denoisers.HostDenoiser(**given | {"model": loaded}).loss(*inputs)
             found[choice] = {
-                "layers": len(trained.layers),
+                "layers": len(chosen),
                 "patched": len(loaded.patches),
                 "unmatched": unmatched,
                 "error": float(((again - expected) / expected).abs().max()),
@@ -153,12 +156,11 @@ def _compare_loaded_with_trained(host, kind):
     return found
 
 
-def _disturb(trained):
+def _disturb(vector):
     import torch
 
     source = torch.Generator().manual_seed(0)
-    for value in trained.parameters.values():
-        value.data = torch.randn(value.shape, generator=source) * 0.3
+    vector.copy_(torch.randn(vector.shape, generator=source) * 0.3)
 
 
 def _loss_inputs(denoiser):

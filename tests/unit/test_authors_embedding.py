@@ -55,6 +55,7 @@ def our_run(
             update = refine(settings.rule, **gradients)
             clip(update, settings.clip_norm)
             learner.step(update, step, torch.tensor(True))
+            assert all(vector.grad is None for vector in learner.vectors)  # memory for the passes
             yield learner.learned().embedding["words"][0]
 
 

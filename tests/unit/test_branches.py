@@ -277,3 +277,18 @@ def test_branches_and_passes_leave_the_process_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     after = denoiser.network.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before | after)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+def test_a_compiled_network_is_one_graph_with_the_same_numbers() -> None:
+    """A break of the graph in every adapter would cost more than compiling gains."""
+    layer = nn.Sequential(nn.Conv2d(4, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1))
+    denoiser, batches = LittleDenoiser(OneLayer("convolution", layer)), batches_of((2, 2, 1))
+    start = random_adapters({"layer.0": layer[0], "layer.2": layer[2]}, 3, 2.0)
+    expected = found_by(SETTINGS, denoiser, batches, start)
+    texts = [text for batch in batches.values() for text in batch.prompts]
+    with passes_of(SETTINGS, denoiser, start, texts) as (find, _):
+        denoiser.network.compile(backend="eager", fullgraph=True)
+        found = find(batches)
+    torch.compiler.reset()
+    assert_near(found, expected, 1e-6)

@@ -7,7 +7,7 @@ from small_pipelines import small_sd, small_sdxl, tiny_pipeline
 
 from nsync.diffusers_denoiser import DiffusersDenoiser
 from nsync.errors import InputError
-from nsync.style_set import contains_word
+from nsync.words import contains_word
 
 PROMPTS = ["two red circles on the left, over a hill", "", "a blue ring " * 40]
 TOKEN = "sks"

@@ -138,6 +138,7 @@ def test_a_device_skips_a_bad_step_without_being_asked(
     assert_equal(kept[4], kept[2])
     begun = first_weights(settings)
     assert_equal({k: kept[1][k] for k in begun}, begun)
+    assert not any("optimizer" in name for name in kept[1])  # else the second were no first step
     for kind in begun:
         assert not torch.equal(kept[1][kind], kept[2][kind])
         assert not torch.equal(kept[4][kind], kept[5][kind])
