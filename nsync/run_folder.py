@@ -79,10 +79,11 @@ class RunFolder:
 
     def pending(self) -> str:
         """The step after which a run that was stopped or paused goes on; "" if there is none."""
-        steps = self.steps()
-        if not steps or steps[-1] >= self.config()["settings"]["steps"]:
+        steps, config = self.steps(), self.config()
+        if not steps or config is None:
             return ""
-        return str(steps[-1])
+        whole = steps[-1] >= config["settings"]["steps"] and self.finished(steps[-1])
+        return "" if whole else str(steps[-1])
 
     def latest(self) -> State | None:
         """The newest state that can be read; None where there is none at all.

@@ -94,7 +94,7 @@ def trained(
     with ExitStack() as stack:
         stack.enter_context(_frozen(networks(denoiser).values()))
         if settings.trains_lora:
-            first = dict(start) if start else first_adapters(settings, denoiser)
+            first = dict(start) if start is not None else first_adapters(settings, denoiser)
             entered = adapters(networks(denoiser), first, denoiser.device)
             stores[LORA], rows = stack.enter_context(entered)
             alphas = {key: one.alpha for key, one in first.items()}
@@ -154,7 +154,7 @@ def trained_count(
     """How many numbers are trained."""
     count = 0
     if settings.trains_lora:
-        adapters = start or first_adapters(settings, denoiser)
+        adapters = first_adapters(settings, denoiser) if start is None else start
         count += sum(one.down.numel() + one.up.numel() for one in adapters.values())
     if settings.trains_embedding:
         count += sum(rows.numel() for rows in first_vectors(settings, denoiser).values())

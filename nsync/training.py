@@ -107,10 +107,11 @@ def train(
         made = stack.enter_context(trained(settings, denoiser, style_set.token, start))
         prompts = prompts or encoded.prompts(denoiser, settings)
         learner = Learner(settings, made)
+        form = state.form if state else None
         if state:
             learner.load(state.tensors, state.scalars)
+            state = None  # it is as large as the weights and the optimizer together
             logger.info("Going on after step %d of %d", begun, settings.steps)
-        form = state.form if state else None
         passes = BranchPasses(settings, denoiser, made, prompts, stack, form)
         validation = Validation(settings, denoiser, prompts, encoded.held_out)
         if settings.compile:

@@ -135,7 +135,7 @@ def _compare_loaded_with_trained(host, kind):
                 denoiser.trainable(),
                 adapters.adapters(networks, start, denoiser.device) as (store, _),
             ):
-                _disturb(store.vector)
+                _disturb(store.vector.detach())
                 expected = denoiser.loss(*inputs)
             weights, alphas = store.named(store.vector.detach()), dict.fromkeys(chosen, 2.0)
             tensors = checkpoint.lora_tensors(weights, names, alphas)

@@ -65,7 +65,7 @@ def _ask_for_the_impossible(host):
 
 
 def _fill_the_disk(host):
-    """Files may grow to 64 kB only, so that the log fits and the LoRA does not."""
+    """Files may grow to 64 kB only, so that the log fits and the state does not."""
     import resource
 
     graphs = _helpers()
@@ -159,5 +159,5 @@ def test_bad_input_is_one_clear_error(found, request_name, text):
 def test_a_full_disk_loses_nothing(found):
     error, written = found["full"]
     assert "`output`: expected room and permission to write" in error
-    assert "full.safetensors" in error
+    assert "step_00000001.safetensors" in error
     assert {Path(path).name for path in written} == {"config.json", "log.jsonl"}

@@ -28,4 +28,4 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(tmp_path: Path) -> 
     assert counts["kills"] >= 20
     assert counts["inside"] >= 5
     assert counts["elsewhere"] >= 3
-    assert counts["resumed"] >= 10  # the others fell before the first state
+    assert counts["resumed"] >= 5  # the others fell before the first state

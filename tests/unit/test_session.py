@@ -24,7 +24,7 @@ from small_runs import (
 from tiny_denoiser import TinyDenoiser, tiny_set
 from torch import Tensor
 
-from nsync.batches import held_out
+from nsync.batches import draw_batches, encode_set, held_out
 from nsync.draws import generator
 from nsync.session import StepReport
 from nsync.settings import BOTH, EMBEDDING, TrainSettings
@@ -208,22 +208,39 @@ def test_the_validation_loss_of_equal_weights_is_equal(tmp_path: Path) -> None:
     assert len(set(noted)) == 1
 
 
-def test_a_held_out_picture_is_never_trained_on(tmp_path: Path) -> None:
-    class Recording(TinyDenoiser):
-        seen: list[Tensor]
+class Recording(TinyDenoiser):
+    """Remembers the pictures, the noise and the times of every pass of the training."""
 
-        def loss(self, latents, conditioning, noise, times):
-            if torch.is_grad_enabled():
-                self.seen += list(latents)
-            return super().loss(latents, conditioning, noise, times)
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, Tensor, list[float]]] = []
 
+    def loss(self, latents: Tensor, conditioning: list, noise: Tensor, times: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            self.seen.append((latents.clone(), noise.clone(), times.tolist()))
+        return super().loss(latents, conditioning, noise, times)
+
+
+def test_every_step_sees_the_draws_of_its_number(tmp_path: Path) -> None:
     denoiser, style_set = Recording(), tiny_set(tmp_path / "set")
-    denoiser.seen = []
+    run(tmp_path, QUICK, denoiser=denoiser, style_set=style_set)
+    encoded = encode_set(QUICK, denoiser, style_set)
+    assert len(denoiser.seen) == 6
+    for step, (_, noise, times) in enumerate(denoiser.seen):
+        batches = draw_batches(encoded, QUICK, step).values()
+        assert sorted(times) == sorted(time for one in batches for time in one.times.tolist())
+        for wanted in (drawn for one in batches for drawn in one.noise):
+            assert sum(torch.equal(wanted, found) for found in noise) == 1
+
+
+def test_a_held_out_picture_is_never_trained_on(tmp_path: Path) -> None:
+    denoiser, style_set = Recording(), tiny_set(tmp_path / "set")
     run(tmp_path, VALIDATED, denoiser=denoiser, style_set=style_set)
     held = held_out(style_set, VALIDATED)
+    pictures = [picture for latents, *_ in denoiser.seen for picture in latents]
     for item in style_set.items:
         latents = denoiser.encode_images(style_set.positive(item, 8)[None])[0]
-        assert any(torch.equal(latents, seen) for seen in denoiser.seen) == (item.name not in held)
+        assert any(torch.equal(latents, seen) for seen in pictures) == (item.name not in held)
 
 
 @pytest.mark.parametrize("changed", [{}, {"validation": 1, "validate_every": 3}, {"save_every": 5}])

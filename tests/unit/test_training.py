@@ -24,7 +24,6 @@ from small_runs import QUICK as SIX_STEPS
 from tiny_denoiser import TinyDenoiser, tiny_set
 from torch import Tensor, nn
 
-from nsync.batches import draw_batches, encode_set
 from nsync.errors import InputError
 from nsync.learner import Learned
 from nsync.lora_file import LowRank
@@ -117,30 +116,6 @@ def test_what_is_trained_changes_and_nothing_else(
 
 def _copies(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-class Recording(TinyDenoiser):
-    """Remembers the times and the noise of every pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = []
-
-    def loss(self, latents: Tensor, conditioning: list, noise: Tensor, times: Tensor) -> Tensor:
-        self.seen.append((times.tolist(), noise.clone()))
-        return super().loss(latents, conditioning, noise, times)
-
-
-def test_every_step_sees_the_draws_of_its_number(tmp_path: Path) -> None:
-    denoiser, style_set = Recording(), tiny_set(tmp_path / "set")
-    run(tmp_path, QUICK, denoiser=denoiser, style_set=style_set)
-    encoded = encode_set(QUICK, denoiser, style_set)
-    for step, (times, noise) in enumerate(denoiser.seen):
-        batches = draw_batches(encoded, QUICK, step).values()
-        assert sorted(times) == sorted(time for one in batches for time in one.times.tolist())
-        for wanted in (drawn for one in batches for drawn in one.noise):
-            assert sum(torch.equal(wanted, found) for found in noise) == 1
-    assert len(denoiser.seen) == 3
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
