@@ -165,6 +165,10 @@ def test_where_a_run_goes_on_is_told(run: RunFolder) -> None:
     run.save(state(4), 2)
     assert run.pending() == "4"
     run.save(state(10), 2)
+    assert run.pending() == "10"  # killed while it exported
+    exported = run.path / "lora.safetensors"
+    exported.touch()
+    run.finish(10, {"lora": exported})
     assert run.pending() == ""
 
 
