@@ -16,9 +16,9 @@ from ..nsync.words import spell
 Tokens = dict[str, list[list[tuple]]]
 """By the name of the host's tokenizer ("l"): chunks of (token or vector, weight)."""
 
-# Two words of one token each, in every tokenizer known. Where a prompt's tokens differ between the
-# two is where the word stands: found so, it needs no knowledge of the tokenizer.
-_MARKS = ("a", "b")
+# Two words of one token each, in every tokenizer known (T5 has two for a single letter). Where a
+# prompt's tokens differ between them is where the word stands, whatever the tokenizer is.
+_MARKS = ("the", "of")
 
 
 def tokenize(clip: CLIP, text: str, words: Mapping[str, Word]) -> Tokens:
@@ -32,10 +32,10 @@ def tokenize(clip: CLIP, text: str, words: Mapping[str, Word]) -> Tokens:
     if not found:
         return tokens
     other, wanted = clip.tokenize(second), [words[word] for word in found]
-    return {
-        name: _filled(chunks, other[name], [v[encoder_name(clip, name)] for v in wanted])
-        for name, chunks in tokens.items()
-    }
+    for name, chunks in tokens.items():
+        if encoder := encoder_name(clip, name):
+            tokens[name] = _filled(chunks, other[name], [v[encoder] for v in wanted])
+    return tokens
 
 
 def marked(text: str, words: Mapping[str, Word]) -> str:
@@ -44,9 +44,12 @@ def marked(text: str, words: Mapping[str, Word]) -> str:
 
 
 def encoder_name(clip: CLIP, name: str) -> str:
-    """The text encoder that reads a tokenizer's tokens: "clip_l" for "l", "t5xxl" for "t5xxl"."""
-    model = clip.cond_stage_model
-    return next((known for known in (f"clip_{name}", name) if hasattr(model, known)), "")
+    """The text encoder that reads a tokenizer's tokens: "clip_l" for "l", "t5xxl" for "t5xxl".
+
+    "" if there is none: SD3 may be without its T5.
+    """
+    model, names = clip.cond_stage_model, (f"clip_{name}", name)
+    return next((known for known in names if getattr(model, known, None) is not None), "")
 
 
 def text_encoders(clip: CLIP) -> dict[str, nn.Module]:
@@ -83,8 +86,8 @@ def _filled(
     if len(places) != len(vectors):
         raise InputError(
             "clip",
-            "a text encoder whose tokenizer has a token for every single letter",
-            f"one that makes {len(places)} tokens of {len(vectors)} letters",
+            "a text encoder whose tokenizer has a token of its own for short words",
+            f"one that makes {len(places)} tokens of {len(vectors)} words",
             "Train a LoRA instead of an embedding.",
         )
     filled = [list(chunk) for chunk in chunks]

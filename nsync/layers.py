@@ -11,10 +11,15 @@ ATTENTION_AND_FEED_FORWARD = "attention and feed-forward"
 EVERYTHING = "all linear and convolution"
 LAYER_CHOICES = (ATTENTION, ATTENTION_AND_FEED_FORWARD, EVERYTHING)
 
-# A path component that names attention (attn1, img_attn, self_attn, attention; not diffusers'
-# "attentions", which are whole blocks), and the fused attention layers of Flux and its relatives.
-_ATTENTION = re.compile(r"(^|\.)(\w+_)?(attn|attention)\d*\.|single_blocks\.\d+\.linear[12]$")
-_FEED_FORWARD = re.compile(r"(^|\.)(\w+_)?(ff|ffn|mlp|feed_?forward)(_context|[XC\d])?\.")
+# A path component that names attention (attn1, img_attn, self_attn, attention, T5's SelfAttention;
+# not diffusers' "attentions", which are whole blocks), and the fused attention layers of Flux and
+# its relatives.
+_ATTENTION = re.compile(
+    r"(^|\.)((\w+_)?(attn|attention)\d*|SelfAttention)\.|single_blocks\.\d+\.linear[12]$"
+)
+_FEED_FORWARD = re.compile(
+    r"(^|\.)((\w+_)?(ff|ffn|mlp|feed_?forward)(_context|[XC\d])?|DenseReluDense)\."
+)
 # Layers that read or write the latent itself: as narrow as its channels, no place for a style.
 _ENDS = re.compile(
     r"(input_blocks\.0\.0|out\.2|conv_in|conv_out|(x_embedder|pos_embed|patch_embed\w*)(\.proj)?"
