@@ -4,10 +4,14 @@ Imported inside the host's process only. The two UNets have the block structure 
 so that diffusers' names for their layers are the real names.
 """
 
+import json
+
+import comfy.model_patcher
 import comfy.supported_models
 import comfy.utils
 import small_models
 import torch
+from comfy import quant_ops
 from diffusers import UNet2DConditionModel
 
 TEXT = 32  # width of the text encoder's states and of its pooled vector
@@ -103,14 +107,44 @@ _DIFFUSERS = {
 }
 
 
-def sockets(kind, dtype=torch.float32):
-    """MODEL, CLIP and VAE of a family."""
+def sockets(kind, dtype=torch.float32, arithmetic=None):
+    """MODEL, CLIP and VAE of a family; the model's weights stored in `dtype`."""
     config = getattr(comfy.supported_models, kind)(CONFIGS[kind])
-    config.set_inference_dtype(dtype, None)
+    config.set_inference_dtype(dtype, arithmetic)
     model = small_models.patcher(config.get_model({}, "").eval())
-    vae = small_models.vae(LATENT_CHANNELS[kind])
-    vae.latent_channels = LATENT_CHANNELS[kind]
-    return model, small_models.clip(TEXT), vae
+    return model, small_models.clip(TEXT), vae(kind)
+
+
+def vae(kind):
+    """VAE of a family."""
+    made = small_models.vae(LATENT_CHANNELS[kind])
+    made.latent_channels = LATENT_CHANNELS[kind]
+    return made
+
+
+def quantised(kind, form):
+    """The family's model with its attention in one of the host's quantised forms, as MODEL, and the
+    same with what those weights stand for in float32."""
+    plain, stored = sockets(kind)[0], {}
+    weights = plain.model.diffusion_model.state_dict()
+    layout = quant_ops.QUANT_ALGOS[form]["comfy_tensor_layout"]
+    told = torch.tensor(list(json.dumps({"format": form}).encode()), dtype=torch.uint8)
+    for name, value in weights.items():
+        if ".attn" in name and name.endswith(".weight") and value.dim() == 2:
+            packed = quant_ops.QuantizedTensor.from_float(value, layout)
+            stored |= packed.state_dict(name)
+            stored[name.removesuffix("weight") + "comfy_quant"] = told
+            value.copy_(packed.dequantize())
+        else:
+            stored[name] = value.clone()
+    config = getattr(comfy.supported_models, kind)(CONFIGS[kind])
+    config.set_inference_dtype(torch.float32, torch.float32)
+    config.quant_config = {"mixed_ops": True}
+    model = config.get_model({}, "").eval()
+    model.diffusion_model.load_state_dict(stored)
+    cpu = torch.device("cpu")
+    made = comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+    return made, plain
 
 
 def diffusers_unet(kind, model):

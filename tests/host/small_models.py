@@ -51,9 +51,31 @@ def unet(kind: str = "EPS", dtype: torch.dtype = torch.float32, **extra):
     return patcher(comfy.model_base.BaseModel(config, model_type=kind, device="cpu"))
 
 
+def patched(model):
+    """The MODEL of `unet` with a LoRA on one of its layers."""
+    source = torch.Generator().manual_seed(9)
+    name = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+    lora = {
+        f"{name}.lora_A.weight": torch.randn(4, 32, generator=source),
+        f"{name}.lora_B.weight": torch.randn(32, 4, generator=source),
+    }
+    return comfy.sd.load_lora_for_models(model, None, lora, 0.5, 0.0)[0]
+
+
+def patched_clip(clip):
+    """The CLIP of `clip` with a LoRA on one of its layers."""
+    source = torch.Generator().manual_seed(8)
+    name = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    lora = {
+        f"{name}.lora_down.weight": torch.randn(4, 32, generator=source),
+        f"{name}.lora_up.weight": torch.randn(32, 4, generator=source),
+    }
+    return comfy.sd.load_lora_for_models(None, clip, lora, 0.0, 0.5)[1]
+
+
 def patcher(model, seed: int = 0):
     """The model with random weights, as MODEL."""
-    _fill(model.diffusion_model, seed)
+    fill(model.diffusion_model, seed)
     cpu = torch.device("cpu")
     return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
 
@@ -69,7 +91,7 @@ def clip(width: int = 32, seed: int = 1):
         "return_projected_pooled": False,
     }
     made = comfy.sd.CLIP(target)
-    _fill(made.cond_stage_model, seed)
+    fill(made.cond_stage_model, seed)
     return made
 
 
@@ -90,13 +112,14 @@ def vae(channels: int = 4, seed: int = 2):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=shape, embed_dim=channels)
-    _fill(model, seed)
+    fill(model, seed)
     return comfy.sd.VAE(
         sd=model.state_dict(), config={"params": {"ddconfig": shape, "embed_dim": channels}}
     )
 
 
-def _fill(model: torch.nn.Module, seed: int) -> None:
+def fill(model: torch.nn.Module, seed: int) -> None:
+    """Random weights, of a size that keeps what flows through them in bounds."""
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in model.parameters():

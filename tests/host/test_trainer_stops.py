@@ -57,6 +57,7 @@ def _ask_for_the_impossible(host):
     graphs.serve(host, given)
     good, found = dict(given), {}
     for name, (settings, changes) in _bad_requests(host, good).items():
+        given.clear()
         given.update(good | changes)
         before = _files(host.base / "output")
         outcome = host.run(graphs.graph(**settings))
@@ -107,7 +108,43 @@ def _bad_requests(host, good):
         "no name": ({"name": "  "}, {}),
         "nan": ({}, {"vae": blind}),
         "no clip": ({}, {"clip": None}),
+        "another model's LoRA": ({"start_from": _lora_of_flux(host)}, {}),
+        "a LoRA for an embedding": (
+            {"start_from": _lora_of_flux(host), "trains": "embedding"},
+            {},
+        ),
+        "a LoRA that is not there": ({"start_from": "gone.safetensors"}, {}),
+        "no word": ({"trains": "embedding", "options": {"initial_word": " "}}, {}),
+        "held out": ({"rule": "plain", "options": {"validation": 2}}, {}),
+        "two rates": (
+            {"trains": "LoRA and embedding", "options": {"optimizer": "prodigy"}},
+            {},
+        ),
+        "dropout": ({"options": {"caption_dropout": 1.5}}, {}),
+        "pause": ({"pause_every": -1}, {}),
+        "a long word": ({"trains": "embedding", "options": {"vectors": 64}}, _long(whole)),
     }
+
+
+def _lora_of_flux(host):
+    import torch
+    from safetensors.torch import save_file
+
+    name = "lora_unet_double_blocks_0_img_attn_proj"
+    halves = {"lora_down": torch.ones(2, 64), "lora_up": torch.ones(64, 2)}
+    folder = host.base / "output" / "loras"
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{name}.{half}.weight": value for half, value in halves.items()}
+    save_file(tensors | {f"{name}.alpha": torch.tensor(2.0)}, folder / "flux.safetensors")
+    return "flux.safetensors"
+
+
+def _long(style_set):
+    """Captions that leave room for a word, not for 64 vectors."""
+    from dataclasses import replace
+
+    items = [replace(item, caption="a red fox in the snow " * 5) for item in style_set.items]
+    return {"style_set": replace(style_set, items=tuple(items))}
 
 
 def _files(folder):
@@ -148,6 +185,15 @@ def test_stop_saves_what_was_learned(found):
         ("no name", "`name`: expected a file name"),
         ("nan", "`picture_0`: expected a picture whose latents are finite numbers"),
         ("no clip", "`clip`: expected a CLIP"),
+        ("another model's LoRA", "`start_from`: expected a LoRA of this model"),
+        ("a LoRA for an embedding", "`start_from`: expected 'nothing', since no LoRA is trained"),
+        ("a LoRA that is not there", "start_from: 'gone.safetensors' not in"),
+        ("no word", "`initial_word`: expected `initial_word` a word"),
+        ("held out", "`validation`: expected fewer held-out pictures"),
+        ("two rates", "`learning_rate`: expected the same rate for all weights"),
+        ("dropout", "Value 1.5 bigger than max of 0.99"),
+        ("pause", "Value -1 smaller than min of 0"),
+        ("a long word", "`captions`: expected prompts whose style token"),
     ],
 )
 def test_bad_input_is_one_clear_error(found, request_name, text):

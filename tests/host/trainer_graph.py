@@ -12,7 +12,14 @@ import torch
 from PIL import Image
 
 NAMES = ("model", "clip", "vae", "style_set")
-OUTPUTS = {"model": "MODEL", "lora": "LORA_MODEL", "loss_map": "LOSS_MAP", "lora_name": "STRING"}
+OUTPUTS = {
+    "model": "MODEL",
+    "lora": "LORA_MODEL",
+    "loss_map": "LOSS_MAP",
+    "lora_name": "STRING",
+    "clip": "CLIP",
+    "embedding_word": "STRING",
+}
 SETTINGS = {
     "rule": "projection",
     "steps": 1,
@@ -37,16 +44,42 @@ SETTINGS = {
 }
 
 
-def graph(**settings):
-    """TestSource -> trainer ("2") -> TestSink; see `serve`."""
+def graph(options=None, **settings):
+    """TestSource -> trainer ("2") -> TestSink; see `serve`.
+
+    Args:
+        options: of a Training Options node ("4"), which is there if any are given.
+    """
     source = {name: ["1", i] for i, name in enumerate(NAMES)}
     sink = {name: ["2", i] for i, name in enumerate(OUTPUTS)}
     trainer = "NSYNC_ContrastiveLoRATrainer"
-    return {
+    made = {
         "1": {"class_type": "TestSource", "inputs": {}},
         "2": {"class_type": trainer, "inputs": source | SETTINGS | settings},
         "3": {"class_type": "TestSink", "inputs": sink},
     }
+    if options:
+        made["4"] = {"class_type": "NSYNC_TrainingOptions", "inputs": _all_options(options)}
+        made["2"]["inputs"]["options"] = ["4", 0]
+    return made
+
+
+def _all_options(options):
+    inputs = nodes.NODE_CLASS_MAPPINGS["NSYNC_TrainingOptions"].GET_SCHEMA().inputs
+    first = {i.id: i.options[0] if i.io_type == "COMBO" else i.default for i in inputs}
+    return first | options
+
+
+def with_prompt(made, before, after):
+    """The graph, and the prompt `<before><embedding_word><after>` as its own nodes encode it."""
+    places = {"string_a": before, "string_b": ["2", 5], "delimiter": ""}
+    made["5"] = {"class_type": "StringConcatenate", "inputs": places}
+    rest = {"string_a": ["5", 0], "string_b": after, "delimiter": ""}
+    made["6"] = {"class_type": "StringConcatenate", "inputs": rest}
+    encode = {"clip": ["2", 4], "text": ["6", 0]}
+    made["7"] = {"class_type": "CLIPTextEncode", "inputs": encode}
+    made["3"]["inputs"]["conditioning"] = ["7", 0]
+    return made
 
 
 def serve(host, given):
@@ -73,7 +106,8 @@ def serve(host, given):
 
         @classmethod
         def INPUT_TYPES(cls):
-            return {"required": {name: (kind,) for name, kind in OUTPUTS.items()}}
+            needed = {name: (kind,) for name, kind in OUTPUTS.items()}
+            return {"required": needed, "optional": {"conditioning": ("CONDITIONING",)}}
 
         def take(self, **values):
             taken.update(values)
@@ -120,8 +154,11 @@ def draw(model, width=architectures.TEXT):
         return comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=1)
 
 
-def load_lora(model, name):
-    """By the host's own node: the model, and the keys that the host says it did not load."""
+def load_lora(model, name, clip=None):
+    """By the host's own node: what it loaded, and the keys that the host says it did not load.
+
+    That is the model, or (model, clip) where a clip is given.
+    """
     said = []
 
     class Listener(logging.Handler):
@@ -131,7 +168,8 @@ def load_lora(model, name):
     listener = Listener()
     logging.getLogger().addHandler(listener)
     try:
-        loaded, _ = nodes.LoraLoader().load_lora(model, None, name, 1.0, 0.0)
+        loaded = nodes.LoraLoader().load_lora(model, clip, name, 1.0, 0.0 if clip is None else 1.0)
     finally:
         logging.getLogger().removeHandler(listener)
-    return loaded, [text for text in said if "lora key not loaded" in text or "NOT LOADED" in text]
+    missed = [text for text in said if "lora key not loaded" in text or "NOT LOADED" in text]
+    return loaded[0] if clip is None else loaded, missed
