@@ -186,7 +186,7 @@ def _tensor_bytes():
 
 
 def _loaded(given):
-    """How often the host takes a network for loaded; it drops clones that are gone when it likes."""
+    """How often the host takes a network for loaded; it drops clones that are gone in its time."""
     import comfy.model_management as management
 
     models = [entry.model for entry in management.current_loaded_models]
