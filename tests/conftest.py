@@ -20,12 +20,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that needs an installation once per version asked for.
 
-    Browser tests see the first one only: the page of an older version is another package.
+    Browser tests see the first one only: the page of an older version is another package. So do
+    tests marked `newest`: minutes long, of what the versions have in common.
     """
     if "installation" not in metafunc.fixturenames:
         return
     versions = metafunc.config.getoption("--hosts").split(",")
-    versions = versions[:1] if "browser" in metafunc.definition.path.parts else versions
+    marked = metafunc.definition.get_closest_marker("newest")
+    if marked or "browser" in metafunc.definition.path.parts:
+        versions = versions[:1]
     names = ["COMFYUI_PATH"] if os.environ.get("COMFYUI_PATH") else versions
     metafunc.parametrize("installation", names, indirect=True, scope="session")
 

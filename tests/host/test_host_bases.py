@@ -3,6 +3,8 @@
 import pytest
 from questions import answer, ask, once
 
+pytestmark = pytest.mark.newest
+
 STORED = ("float16", "bfloat16", "float8_e4m3fn")
 FORMS = ("float8_e4m3fn", "nvfp4", "int8_tensorwise")
 

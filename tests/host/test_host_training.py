@@ -5,6 +5,8 @@ from functools import partial
 import pytest
 from questions import answer, ask, once
 
+pytestmark = pytest.mark.newest
+
 KINDS = ("SD15", "SDXL", "SD3", "Flux")
 LAYERS = ("attention", "all linear and convolution")
 TEXTS = ["a fox", "a boat"]

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import pytest
 from questions import answer, ask, once
 
+pytestmark = pytest.mark.newest
+
 ENDS = ("ended", "stopped", "failed")
 WAYS = {
     "LoRA": ({}, {}),

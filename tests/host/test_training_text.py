@@ -3,6 +3,8 @@
 import pytest
 from questions import answer, ask, once
 
+pytestmark = pytest.mark.newest
+
 LONG = ", ".join(["sks"] + ["a red fox in the snow"] * 14 + ["in the style of sks"])  # two windows
 ENCODERS = {
     "SD15": ["clip_l"],
