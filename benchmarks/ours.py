@@ -19,15 +19,16 @@ def arms(work: Workload, compiled: bool) -> list[Arm]:
     """Fused and sequential; an embedding, as the authors train; every layer that can be trained."""
     fused = work.with_settings(branches=settings.FUSED)
     made = [
-        _arm(FUSED, fused),
-        _arm(SEQUENTIAL, work.with_settings(branches=settings.SEQUENTIAL)),
-        _arm(EMBEDDING, fused.with_settings(trains=settings.EMBEDDING, rule="released-4.2")),
-        _arm(f"{FUSED}, all layers", fused.with_settings(layers=EVERYTHING)),
+        arm(FUSED, fused),
+        arm(SEQUENTIAL, work.with_settings(branches=settings.SEQUENTIAL)),
+        arm(EMBEDDING, fused.with_settings(trains=settings.EMBEDDING, rule="released-4.2")),
+        arm(f"{FUSED}, all layers", fused.with_settings(layers=EVERYTHING)),
     ]
-    return made + ([_arm(COMPILED, fused.with_settings(compile=True))] if compiled else [])
+    return made + ([arm(COMPILED, fused.with_settings(compile=True))] if compiled else [])
 
 
-def _arm(name: str, work: Workload) -> Arm:
+def arm(name: str, work: Workload) -> Arm:
+    """The trainer by the settings of a workload."""
     return Arm(name, partial(_train, work))
 
 

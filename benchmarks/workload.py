@@ -62,9 +62,15 @@ class Workload:
         return replace(self, settings=replace(self.settings, **changes))
 
 
-def make_workload(base: str, small: bool, precision: str) -> Workload:
-    """Two pictures per branch, three branches, a LoRA of rank 16 on the attention layers."""
-    made, pixels = sockets(base, small, _DTYPES[precision]), side(base, small)
+def make_workload(
+    base: str, small: bool, precision: str, stored: torch.dtype | None = None
+) -> Workload:
+    """Two pictures per branch, three branches, a LoRA of rank 16 on the attention layers.
+
+    Args:
+        stored: dtype of the base's weights; None takes that of the arithmetic.
+    """
+    made, pixels = sockets(base, small, stored or _DTYPES[precision]), side(base, small)
     denoiser = HostDenoiser(*made)
     settings = TrainSettings(
         batch=2, rank=16, precision=precision, preview_every=0, save_every=0, log_every=10
