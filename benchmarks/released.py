@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from comfy.clip_model import CLIPLayer
+from clip_layers import without_overwriting
 from nsync_style.nodes.checkpointing import checkpointing
 from nsync_style.nodes.conditioning import encode_loaded
 from nsync_style.nodes.words import token_ids
@@ -122,24 +122,13 @@ def _released(positive: Tensor, both: Tensor) -> Tensor:
 @contextmanager
 def _everything_loaded(work: Workload) -> Iterator[None]:
     """Network and text encoder ready to be trained, with gradient checkpointing in both."""
-    denoiser, before = work.denoiser, CLIPLayer.forward
-    CLIPLayer.forward = _without_overwriting
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(denoiser.trainable(work.dtype, True))
-            for network in (denoiser.network, *denoiser.text_encoders.values()):
-                stack.enter_context(checkpointing(network))
-            yield
-    finally:
-        CLIPLayer.forward = before
-
-
-def _without_overwriting(
-    layer: CLIPLayer, x: Tensor, mask: Tensor | None = None, optimized_attention: object = None
-) -> Tensor:
-    """The host's own adds to `x` in place, and no backward pass is possible."""
-    x = x + layer.self_attn(layer.layer_norm1(x), mask, optimized_attention)
-    return x + layer.mlp(layer.layer_norm2(x))
+    denoiser = work.denoiser
+    with ExitStack() as stack:
+        stack.enter_context(without_overwriting())
+        stack.enter_context(denoiser.trainable(work.dtype, True))
+        for network in (denoiser.network, *denoiser.text_encoders.values()):
+            stack.enter_context(checkpointing(network))
+        yield
 
 
 @contextmanager
