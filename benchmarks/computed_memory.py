@@ -1,13 +1,13 @@
 """The peak memory of a training step where no GPU is at hand: computed from the tensors' sizes.
 
-The very step that a run makes is made twice, the second time with an optimizer that has its state,
-on fake tensors and under CUDA's rules of autocast; `LiveMemory` follows what lives. Attention goes
-through PyTorch's fused kernel, as it does on a GPU: no matrix of n x n is kept.
+The very step that a run makes is made on fake tensors, under CUDA's rules of autocast; `LiveMemory`
+follows what lives. Attention goes through PyTorch's fused kernel, as it does on a GPU: no matrix of
+n x n is kept.
 
 Imported inside the host's process only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from unittest import mock
@@ -24,6 +24,7 @@ from nsync_style.nsync.flat import FlatWeights
 from nsync_style.nsync.settings import TrainSettings
 from nsync_style.nsync.trained import trained
 from one_step import TOKEN, OneStep
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
@@ -65,7 +66,6 @@ def computed(base: str, settings: TrainSettings, stored: torch.dtype) -> Compute
         weights = live.now
         live.hold(made.groups.values())
         step = OneStep(settings, denoiser, made, denoiser.latents(), stack)
-        step()
         live.restart()
         step()
         return Computed(base=weights, between=live.now, peak=live.peak)
@@ -90,14 +90,17 @@ def checked() -> tuple[int, int]:
         stack.enter_context(denoiser.trainable(torch.float32))
         made = stack.enter_context(trained(settings, denoiser, TOKEN))
         step = OneStep(settings, denoiser, made, torch.randn(4, 32, 32), stack)
-        step()  # the optimizer's state
-        return _followed(step), _allocated(step)
+        before = [*denoiser.network.parameters(), *made.groups.values()]
+        return _followed(step, before), _allocated(step)
 
 
-def _followed(step: Callable[[], None]) -> int:
-    with LiveMemory(block=1) as live:
+def _followed(step: Callable[[], None], before: Sequence[Tensor]) -> int:
+    live = LiveMemory(block=1)
+    live.hold(before)
+    held = live.now
+    with live:
         step()
-    return live.peak
+    return live.peak - held
 
 
 def _allocated(step: Callable[[], None]) -> int:

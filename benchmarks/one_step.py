@@ -21,7 +21,8 @@ _PROMPT = f"a red circle on a blue square in the style of {TOKEN}"
 
 
 class OneStep:
-    """Makes an update at every call, always of the same pictures.
+    """Makes an update at every call, always of the same pictures, with an optimizer that has its
+    state already.
 
     Args:
         latents: of every picture, `[c, h, w]`.
@@ -41,6 +42,8 @@ class OneStep:
         self._learner = Learner(settings, made)
         prompts = Prompts(denoiser, [_PROMPT], settings.trains_text)
         self._passes = BranchPasses(settings, denoiser, made, prompts, stack)
+        nothing = [torch.zeros_like(vector) for vector in self._learner.vectors]
+        self._learner.step(nothing, 0, torch.tensor(True))
 
     def __call__(self) -> None:
         settings = self._settings
@@ -51,7 +54,7 @@ class OneStep:
         }
         update, _ = refine_and_read(settings.rule, **gradients, scope=settings.scope)
         clip(update, settings.clip_norm)
-        self._learner.step(update, 0, torch.tensor(True))
+        self._learner.step(update, 1, torch.tensor(True))
 
 
 def branch_names(settings: TrainSettings) -> list[str]:

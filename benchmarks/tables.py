@@ -28,11 +28,14 @@ def surroundings(device: str, host: str) -> str:
         device: the accelerator's name, or "no GPU".
         host: ComfyUI's version.
     """
+    import torch  # not at the top: this program may yet have to look for a Python that has it
+
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    versions = [f"Python {platform.python_version()}"]
+    versions += [f"{name} {version(name)}" for name in _PACKAGES]
     return (
-        f"{_processor()}, {os.cpu_count()} cores, {device}; Python {platform.python_version()}, "
-        f"{versions}, ComfyUI {host}; load of the machine before the start {load:.1f}."
+        f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {device}; "
+        f"{', '.join(versions)}, ComfyUI {host}; load of the machine before the start {load:.1f}."
     )
 
 

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from . import overwritten
 from .adapters import FusedError
 from .denoiser import Denoiser
 from .errors import InputError
 from .memory import OutOfMemoryError, free_memory, is_out_of_memory, release_memory
+from .overwritten import OverwrittenError
 from .prompts import Prompts, to
 from .settings import AUTO, FUSED, SEQUENTIAL, TrainSettings
 from .trained import Trained
@@ -80,7 +82,8 @@ class BranchPasses:
     ) -> None:
         self._settings, self._denoiser, self._trained = settings, denoiser, trained
         self._prompts, self._stack = prompts, stack
-        self._overwrites = self._checkpointing = False
+        self._checkpointing = False
+        self._saving = overwritten.watched
         self._branches, self._most = settings.branches, 0
         if form is not None:
             self._most = int(form["most"])
@@ -201,16 +204,15 @@ class BranchPasses:
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
         """Losses by branch, and the gradients `[branches, n]` of each kind of weights."""
         try:
-            with _saving_overwritten() if self._overwrites else nullcontext():
-                return self._forward_and_backward(batches, piece)
-        except RuntimeError as error:
-            if self._overwrites or "modified by an inplace operation" not in str(error):
-                raise
-        # Written for drawing alone, the network (Flux is one) overwrites what a backward pass
-        # needs. From now on that is copied first; other networks are spared the cost.
-        logger.info("The network overwrites its activations: they are copied from now on")
-        self._overwrites = True
-        return self._pass(batches, piece)
+            with self._saving():
+                found = self._forward_and_backward(batches, piece)
+        except OverwrittenError:
+            logger.info("The network overwrites its activations: they are copied from now on")
+            self._saving = overwritten.copied
+            return self._pass(batches, piece)
+        if self._saving is overwritten.watched:  # most networks need neither
+            self._saving = nullcontext
+        return found
 
     def _forward_and_backward(
         self, batches: Mapping[str, Batch], piece: Piece
@@ -248,6 +250,3 @@ def _gradients(total: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
     if not total.requires_grad:  # an embedding, and the words dropped from every prompt
         return [torch.zeros_like(leaf) for leaf in leaves]
     return torch.autograd.grad(total, leaves, materialize_grads=True)
-
-
-_saving_overwritten = torch.autograd.graph.allow_mutation_on_saved_tensors

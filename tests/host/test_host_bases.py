@@ -133,7 +133,7 @@ def gradients_of_quantised_bases(host):
         with torch.inference_mode():
             model, plain = architectures.quantised("SD15", form)
             rest = small_models.clip(), small_models.vae()
-            ours, theirs = build(model, *rest), build(plain, *rest)
+        ours, theirs = build(model, *rest), build(plain, *rest)
         given = gradients.batches(host, 4)
         start = gradients.disturbed(host, settings, theirs)
         found[form] = {"identity": [ours.identity, theirs.identity], "layers": len(start)}

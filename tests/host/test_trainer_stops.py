@@ -190,7 +190,7 @@ def test_stop_saves_what_was_learned(found):
         ("a LoRA that is not there", "start_from: 'gone.safetensors' not in"),
         ("no word", "`initial_word`: expected `initial_word` a word"),
         ("held out", "`validation`: expected fewer held-out pictures"),
-        ("two rates", "`learning_rate`: expected the same rate for all weights"),
+        ("two rates", "`embedding_rate` 1.0 with the optimizer prodigy; got"),
         ("dropout", "Value 1.5 bigger than max of 0.99"),
         ("pause", "Value -1 smaller than min of 0"),
         ("a long word", "`captions`: expected prompts whose style token"),

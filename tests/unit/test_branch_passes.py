@@ -1,5 +1,6 @@
 """What goes through the network together: split, short of memory, or not to be fused at all."""
 
+import gc
 import json
 import logging
 import weakref
@@ -228,9 +229,14 @@ def test_fused_where_it_cannot_be_is_an_input_error() -> None:
 class Overwriting(TinyDenoiser):
     """Overwrites an activation that the backward pass needs, as networks written to draw may."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[weakref.ref[Tensor]] = []
+
     def loss(self, *args: object) -> Tensor:
         def overwrite(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            inputs[0].add_(1.0)
+            self.seen.append(weakref.ref(inputs[0]))
+            inputs[0].add_(output.mean())  # with a history that leads to what was saved
 
         hook = self.network.attn["to_out"].register_forward_hook(overwrite)
         try:
@@ -253,6 +259,8 @@ def test_a_network_that_overwrites_its_activations(
             assert all(torch.equal(found.losses[k], expected.losses[k]) for k in batches)
             assert_near(found, expected, 1e-6)
     assert sum("overwrites its activations" in text for text in caplog.messages) == 1
+    gc.collect()
+    assert {activation() for activation in denoiser.seen} == {None}
 
 
 def encoded() -> EncodedSet:
