@@ -140,14 +140,16 @@ class Graph:
         }
 
     def _inputs(self, number: int, info: Json, values: Json) -> list[Json]:
-        """The sockets; the page makes those of the widgets itself, after them."""
+        """The sockets; the page makes those of the widgets itself, unless they are connected."""
         inputs: list[Json] = []
         for name, kind, options in inputs_of(info):
-            if is_widget(kind, options):
+            value, widget = values.get(name), is_widget(kind, options)
+            if widget and not isinstance(value, Link):
                 continue
             entry: Json = {"name": name, "type": kind, "link": None}
-            if isinstance(values.get(name), Link):
-                entry["link"] = self._connect(values[name], number, len(inputs), kind)
+            entry |= {"widget": {"name": name}} if widget else {}
+            if isinstance(value, Link):
+                entry["link"] = self._connect(value, number, len(inputs), kind)
             inputs.append(entry)
         return inputs
 
