@@ -110,7 +110,7 @@ def _memory_inputs() -> list[io.Input]:
         io.Boolean.Input(
             "compile",
             default=_DEFAULT.compile,
-            tooltip="Compile the model with torch.compile: half a minute and more at the start. For "
+            tooltip="Compile the model with torch.compile: half a minute or more at the start. For "
             "long runs on a GPU; slower on a CPU. Needs a C++ compiler.",
         ),
         _int("log_every", 1, 1000, "Steps between two readings of the losses from the GPU."),
