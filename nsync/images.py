@@ -111,11 +111,16 @@ def _to_tensor(image: Image.Image, path: Path) -> Tensor:
         return _grey16(image, path)
     if image.mode == "F":
         raise _refusal(path, "floating-point pixels", "Save it with 8 or 16 bits per channel.")
+    array = np.asarray(on_white(image), dtype=np.float32) / 255
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """The picture in RGB, 8 bit, with what is transparent in it put on white."""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous()
+    return image.convert("RGB")
 
 
 def _grey16(image: Image.Image, path: Path) -> Tensor:
