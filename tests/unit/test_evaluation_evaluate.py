@@ -1,0 +1,262 @@
+"""From pictures to a verdict, held to the formulas worked out one by one."""
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from plain_encoders import PlainEncoder, pictures
+
+from nsync.errors import InputError
+from nsync.evaluation import cmmd, frechet_distance, kernel_distance
+from nsync.evaluation.arms import Arm
+from nsync.evaluation.evaluate import PARITIES, Request, evaluate
+from nsync.evaluation.report import write_report
+from nsync.evaluation.roles import Roles
+
+WARM, COLD = (0.9, 0.5, 0.2), (0.2, 0.4, 0.9)
+CAPTIONS = tuple(f"a thing number {place}" for place in range(12))
+
+
+def request(**changes: object) -> Request:
+    """The base is cold, plain half way, nsync warm as the references are."""
+    arms = (
+        arm("base", COLD, 1),
+        arm("plain", (0.6, 0.5, 0.5), 2),
+        arm("nsync", WARM, 3),
+    )
+    asked = Request(pictures(8, WARM, 0), arms, "nsync", "base")
+    return replace(asked, **changes)
+
+
+def arm(name: str, colour: tuple[float, float, float], seed: int) -> Arm:
+    plain = pictures(12, COLD, 40 if name == "base" else 40 + seed)
+    return Arm(name, pictures(12, colour, seed), CAPTIONS, CAPTIONS, plain)
+
+
+def every_encoder() -> list[PlainEncoder]:
+    names = ("csd", "dinov2", "sscd", "clip-l-14-336", "inception")
+    encoders = [PlainEncoder(name, seed) for seed, name in enumerate(names)]
+    return [*encoders, PlainEncoder("clip-l-14", 9, texts=True)]
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(a.double() @ b.double() / (a.double().norm() * b.double().norm()))
+
+
+def test_every_number_is_the_formulas(tmp_path: Path) -> None:
+    asked, encoders = request(), every_encoder()
+    found = evaluate(asked, encoders, tmp_path)
+    by_name = {encoder.name: encoder for encoder in encoders}
+    vectors = {
+        name: {
+            "references": encoder.encode(list(asked.references)),
+            **{one.name: encoder.encode(list(one.pictures)) for one in asked.arms},
+        }
+        for name, encoder in by_name.items()
+    }
+    csd = vectors["csd"]
+    together = [cosine(a, b) for a, b in itertools.combinations(csd["references"], 2)]
+    assert found.ceiling.value == pytest.approx(np.mean(together), abs=1e-6)
+    base = [cosine(a, b) for a in csd["base"] for b in csd["references"]]
+    assert found.floor == pytest.approx(np.mean(base), abs=1e-6)
+    assert [one.name for one in found.arms] == ["nsync", "base", "plain"]
+    for one in asked.arms:
+        scores = found.arm(one.name)
+        texts = by_name["clip-l-14"].encode_texts(list(one.captions))
+        for place, picture in enumerate(scores.pictures):
+            near = [cosine(csd[one.name][place], r) for r in csd["references"]]
+            assert picture.style == pytest.approx(np.mean(near), abs=1e-6)
+            read = cosine(vectors["clip-l-14"][one.name][place], texts[place])
+            assert picture.adherence == pytest.approx(read, abs=1e-6)
+            copied = [
+                cosine(vectors["sscd"][one.name][place], r) for r in vectors["sscd"]["references"]
+            ]
+            assert picture.similarity == pytest.approx(max(copied), abs=1e-6)
+            assert picture.nearest == int(np.argmax(copied))
+        sets = scores.sets
+        l336, pool = vectors["clip-l-14-336"], vectors["inception"]
+        assert sets.cmmd == pytest.approx(cmmd(l336["references"], l336[one.name]), rel=1e-5)
+        assert sets.kid == pytest.approx(
+            kernel_distance(pool["references"], pool[one.name]), rel=1e-5
+        )
+        assert sets.fid is None  # of 8 references
+    plain, before = found.arm("plain"), vectors["dinov2"]["base"]
+    content = [cosine(a, b) for a, b in zip(vectors["dinov2"]["plain"], before, strict=True)]
+    assert [one.content for one in plain.pictures] == pytest.approx(content, abs=1e-6)
+    moved = [
+        1 - cosine(*pair)
+        for pair in zip(
+            by_name["dinov2"].encode(list(asked.arms[0].plain)),
+            by_name["dinov2"].encode(list(asked.arms[1].plain)),
+            strict=True,
+        )
+    ]
+    assert plain.sets.drift == pytest.approx(np.mean(moved), abs=1e-6)
+
+
+def test_the_verdict_says_what_differs(tmp_path: Path) -> None:
+    found = evaluate(request(), every_encoder(), tmp_path)
+    assert "nsync is nearer to the style than base: +" in found.verdict
+    assert "nsync is nearer to the style than plain: +" in found.verdict
+    styles = [one for one in found.comparisons if one.score == "style"]
+    assert [(one.against, one.is_real, one.is_better) for one in styles] == [
+        ("base", True, True),
+        ("plain", True, True),
+    ]
+    for one in styles:
+        mine, theirs = (
+            [p.style for p in found.arm(name).pictures] for name in ("nsync", one.against)
+        )
+        assert one.difference.value == pytest.approx(np.mean(mine) - np.mean(theirs), abs=1e-9)
+        assert one.difference.low < one.difference.value < one.difference.high
+        assert one.p_holm >= one.p
+    assert {one.score for one in found.comparisons} == {"style", "adherence", "CMMD", "KID"}
+    assert any("Chosen on one half of the prompts" in note for note in found.notes)
+
+
+def test_two_arms_that_are_alike_are_told_so(tmp_path: Path) -> None:
+    alike = (arm("base", COLD, 1), arm("plain", WARM, 7), arm("nsync", WARM, 8))
+    found = evaluate(request(arms=alike), every_encoder(), tmp_path)
+    assert "No difference in style between nsync and plain is shown" in found.verdict
+
+
+def test_an_encoder_that_cannot_tell_is_named_first(tmp_path: Path) -> None:
+    blind = request(distractors=pictures(12, WARM, 50), references=pictures(8, WARM, 51))
+    found = evaluate(blind, [PlainEncoder("csd")], tmp_path)
+    assert not found.validity[0].valid
+    assert found.verdict.startswith("Beware: csd does not tell this style")
+    sharp = evaluate(request(distractors=pictures(12, COLD, 50)), every_encoder(), tmp_path)
+    assert [one.encoder for one in sharp.validity] == ["csd", "clip-l-14"]
+    assert all(one.valid for one in sharp.validity)
+    assert "Beware" not in sharp.verdict
+
+
+def test_a_copy_is_found(tmp_path: Path) -> None:
+    asked = request()
+    stolen = (*asked.arms[2].pictures[:5], asked.references[3], *asked.arms[2].pictures[6:])
+    arms = (*asked.arms[:2], replace(asked.arms[2], pictures=stolen))
+    found = evaluate(replace(asked, arms=arms), every_encoder(), tmp_path)
+    assert 5 in found.arm("nsync").copies
+    assert found.arm("nsync").pictures[5].nearest == 3
+    assert "suspiciously near to a reference" in found.verdict
+    without = evaluate(replace(asked, arms=arms), [PlainEncoder("csd")], tmp_path)
+    assert without.arm("nsync").copies is None
+    assert "cop" not in without.verdict
+    assert any("Copies were not looked for" in note for note in without.notes)
+
+
+def test_few_pictures_get_values_and_no_claims(tmp_path: Path) -> None:
+    asked = request()
+    few = tuple(
+        replace(one, pictures=one.pictures[:3], prompts=(), captions=(), plain=())
+        for one in asked.arms
+    )
+    found = evaluate(replace(asked, arms=few), every_encoder(), tmp_path)
+    assert found.comparisons == ()
+    assert all(one.style.low is None and one.sets.cmmd is None for one in found.arms)
+    assert any("Fewer than 5 pictures" in note for note in found.notes)
+    assert found.verdict.startswith("nsync has a style similarity of")
+
+
+def test_the_papers_numbers_are_named_so(tmp_path: Path) -> None:
+    asked = request(parity=PARITIES[1], references=pictures(24, WARM, 0))
+    wide = tuple(
+        replace(o, pictures=o.pictures * 2, prompts=(), captions=(), plain=()) for o in asked.arms
+    )
+    found = evaluate(replace(asked, arms=wide), every_encoder(), tmp_path)
+    plain = evaluate(replace(asked, arms=wide, parity=PARITIES[0]), every_encoder(), tmp_path)
+    assert any(note.startswith("As the NSYNC paper") for note in found.notes)
+    assert found.arm("nsync").sets.fid > plain.arm("nsync").sets.fid  # resampled: larger
+    pool = every_encoder()[4]
+    exact = frechet_distance(
+        pool.encode(list(asked.references)), pool.encode(list(wide[2].pictures))
+    )
+    assert plain.arm("nsync").sets.fid == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"references": pictures(1, WARM, 0)}, "at least two pictures of the style; got 1"),
+        ({"references": pictures(1, WARM, 0) * 4}, "4 times the same picture"),
+        ({"arms": (arm("a", WARM, 1), arm("a", COLD, 2))}, "a name of its own for each arm"),
+        ({"candidate": "gone"}, "one of the arms, base, plain, nsync"),
+        ({"arms": (arm("nsync", WARM, 1), Arm("base", ()))}, "at least one picture"),
+        (
+            {"arms": (arm("nsync", WARM, 1), Arm("base", pictures(3, COLD, 1)))},
+            "as many pictures as 'nsync' has, 12",
+        ),
+        (
+            {
+                "arms": (
+                    arm("nsync", WARM, 1),
+                    replace(arm("base", COLD, 1), captions=CAPTIONS[::-1]),
+                )
+            },
+            "the prompt that 'nsync' has in place 0",
+        ),
+        (
+            {"arms": (arm("nsync", WARM, 1), replace(arm("base", COLD, 1), captions=("x",)))},
+            "12 captions, one for each picture",
+        ),
+    ],
+)
+def test_what_cannot_be_judged_is_one_error(changes: dict, text: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=text.replace("(", r"\(")):
+        evaluate(request(**changes), every_encoder(), tmp_path)
+
+
+def test_encoders_get_their_parts() -> None:
+    roles = Roles.of(every_encoder())
+    parts = {part: encoder["name"] for part, encoder in roles.told().items()}
+    assert parts == {
+        "style": "csd",
+        "control": "clip-l-14",
+        "adherence": "clip-l-14",
+        "content": "dinov2",
+        "copies": "sscd",
+        "distance": "clip-l-14-336",
+        "inception": "inception",
+    }
+    assert Roles.of([PlainEncoder("clip-l-14")]).adherence is None  # it reads no texts
+    with pytest.raises(InputError, match="at least one of csd"):
+        Roles.of([PlainEncoder("sscd")])
+    with pytest.raises(InputError, match="each encoder once"):
+        Roles.of([PlainEncoder("csd"), PlainEncoder("csd")])
+
+
+def test_pictures_are_encoded_once(tmp_path: Path) -> None:
+    encoder = PlainEncoder("csd")
+    evaluate(request(), [encoder], tmp_path)
+    first = encoder.seen
+    assert first == 8 + 3 * 12 + 3 * 12  # references, arms, bare captions
+    more = (*request().arms, arm("third", WARM, 4))
+    evaluate(request(arms=more), [encoder], tmp_path)
+    assert encoder.seen == first + 2 * 12
+
+
+def test_the_report_is_whole_and_needs_no_network(tmp_path: Path) -> None:
+    asked = request()
+    odd = replace(asked.arms[1], name="<b>plain & simple</b>")
+    asked = replace(asked, arms=(asked.arms[0], odd, asked.arms[2]))
+    found = evaluate(asked, every_encoder(), tmp_path / "store")
+    report = write_report(
+        tmp_path / "report", found, asked.references, {a.name: a.pictures for a in asked.arms}
+    )
+    assert sorted(path.name for path in report.folder.iterdir()) == [
+        "chart.png", "evaluation.json", "pictures.csv", "report.html", "sheet.png",
+    ]  # fmt: skip
+    told = json.loads((report.folder / "evaluation.json").read_text())
+    assert told == json.loads(json.dumps(found.as_dict()))
+    page = (report.folder / "report.html").read_text()
+    assert "<b>plain" not in page
+    assert "&lt;b&gt;plain &amp; simple&lt;/b&gt;" in page
+    assert "http" not in page
+    assert page.count("data:image/png;base64,") == 2 + 2 * 3 * 6
+    lines = (report.folder / "pictures.csv").read_text().splitlines()
+    assert len(lines) == 1 + 3 * 12
+    assert lines[1].startswith("nsync,0,a thing number 0,")
