@@ -82,7 +82,7 @@ class RunFolder:
         steps, config = self.steps(), self.config()
         if not steps or config is None:
             return ""
-        whole = steps[-1] >= config["settings"]["steps"] and self.finished(steps[-1])
+        whole = self.finished(steps[-1], config["settings"]["steps"])
         return "" if whole else str(steps[-1])
 
     def latest(self) -> State | None:
@@ -147,20 +147,26 @@ class RunFolder:
         for step in self.steps()[:-keep]:
             self._file(step).unlink(missing_ok=True)
 
-    def finish(self, step: int, files: Mapping[str, Path]) -> None:
-        """Remember which files the weights after `step` updates were exported to."""
-        told = {"step": step, "files": {kind: str(file) for kind, file in files.items()}}
+    def finish(self, step: int, files: Mapping[str, Path], of: int) -> None:
+        """Remember which files the weights after `step` updates were exported to.
+
+        Args:
+            of: the updates that were asked for, if the run is over with these; 0 at a pause.
+        """
+        names = {kind: str(file) for kind, file in files.items()}
+        told = {"step": step, "of": of, "files": names}
         write_atomic(self.path / "result.json", json.dumps(told, indent=2) + "\n")
 
-    def finished(self, step: int) -> dict[str, Path] | None:
-        """The exported files of these many steps, if they are all still there."""
+    def finished(self, step: int, steps: int) -> dict[str, Path] | None:
+        """The exported files of a run of `steps` that is over with `step`, if all are there."""
         file = self.path / "result.json"
         try:
             told = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         files = {kind: Path(name) for kind, name in told["files"].items()}
-        whole = told["step"] == step and all(name.exists() for name in files.values())
+        over = (told["step"], told["of"]) == (step, steps)
+        whole = over and all(name.exists() for name in files.values())
         return files if whole else None
 
     def _file(self, step: int) -> Path:

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 NEAR, FAR = 0.60, 0.01
 PATIENCE = 50
 EXPLODED = 5.0
+VALIDATION = "loss_validation"
 STRIKES = 3
 
 _SKIPPED = "The step was skipped."
@@ -79,9 +80,10 @@ class RunLog:
         return warning
 
     def note(self, step: int, values: Mapping[str, float]) -> None:
-        """Append a record of what was measured after a step (a validation loss)."""
+        """Append a record of what was measured after a step: a validation loss, a style score."""
         self._write({"step": step, **values})
-        self.validated = step
+        if VALIDATION in values:
+            self.validated = step
 
     def flush(self) -> None:
         """Return when all records are on the disk.
@@ -94,8 +96,10 @@ class RunLog:
 
     def _see_again(self, record: Mapping[str, float]) -> None:
         """Take a record of an earlier part of the run as it was taken when it was written."""
-        if "loss_positive" not in record:
+        if VALIDATION in record:
             self.validated = record["step"]
+        elif "loss_positive" not in record:
+            return
         elif str(record.get("warning", "")).endswith(_SKIPPED):
             self._strikes = (self._strikes + 1) % STRIKES
         else:

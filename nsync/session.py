@@ -3,10 +3,11 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -14,7 +15,7 @@ from .branches import BranchPasses
 from .learner import Learned, Learner
 from .readings import Readings
 from .run_folder import RunFolder, State
-from .run_log import DivergedError, RunLog, RunStoppedError
+from .run_log import VALIDATION, DivergedError, RunLog, RunStoppedError
 from .settings import TrainSettings
 from .validation import Validation
 
@@ -22,6 +23,27 @@ logger = logging.getLogger(__name__)
 
 Export = Callable[[Learned, int], Mapping[str, Path]]
 """Writes what was learned in so many steps to files; their paths by kind."""
+
+
+class Watch(Protocol):
+    """Scores the style while it is trained; see `nsync.evaluation.watch`."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether training on is of no use any more."""
+        ...
+
+    def begin(self, records: Sequence[Mapping[str, float]]) -> None:
+        """Take up the scores of an earlier part of the run."""
+        ...
+
+    def look(self, done: int) -> Mapping[str, float]:
+        """The scores of the model as it is after so many steps."""
+        ...
+
+    def keep(self, done: int, learned: Learned) -> None:
+        """Keep the weights that were looked at last, if they may be the best."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,6 +85,7 @@ class Session:
     begun: int
     on_step: Callable[[StepReport], None] | None
     preview: Callable[[int], None] | None
+    watch: Watch | None
 
     def __post_init__(self) -> None:
         self.done = self._saved = self._logged = self.begun
@@ -70,6 +93,12 @@ class Session:
         self._clock = _Clock()
         self._values: dict[str, float] = {}
         self._on_cpu = all(v.device.type == "cpu" for v in self.learner.vectors)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to train: all steps made, or no style to be gained."""
+        watched = self.watch is not None and self.watch.is_over
+        return watched or self.done == self.settings.steps
 
     @contextmanager
     def kept_if_stopped(self) -> Iterator[None]:
@@ -87,9 +116,12 @@ class Session:
             raise
 
     def look_at_the_start(self) -> None:
-        """Draw the preview of a new run; validate where an old one was stopped before it did."""
+        """Draw and score at the start of a new run; validate where an old one was stopped before
+        it did."""
         if self.settings.preview_every and not self.begun:
             self._harmless("preview", self.preview)
+        if self.watch and not self.begun:
+            self._harmless("score", self._score)
         if self.begun and self._is_validated(self.begun) and self.log.validated < self.begun:
             self._harmless("validation", self._validate)
 
@@ -117,7 +149,10 @@ class Session:
             self._harmless("validation", self._validate)
         if self.settings.preview_every and (last or _is_due(self.settings.preview_every, done)):
             self._harmless("preview", self.preview)
-        if saves:
+        if self.watch and (last or _is_due(self.settings.score_every, done)):
+            self._watch(self.watch)
+        pause = pause or (self.is_over and not last)
+        if saves or pause:
             self._save()
         return pause
 
@@ -142,7 +177,18 @@ class Session:
         return warning
 
     def _validate(self, done: int) -> None:
-        self.log.note(done, {"loss_validation": self.validation()})
+        self.log.note(done, {VALIDATION: self.validation()})
+
+    def _score(self, done: int) -> None:
+        self.log.note(done, self.watch.look(done))
+
+    def _watch(self, watch: Watch) -> None:
+        if self._harmless("score", self._score):
+            # Not inside: what is kept is taken from the weights as they are trained.
+            try:
+                watch.keep(self.done, self.learner.learned())
+            except Exception:
+                logger.warning("The checkpoint could not be kept", exc_info=True)
 
     def _save(self) -> None:
         self._read()
@@ -172,15 +218,18 @@ class Session:
         except Exception as failure:
             return f"it could not be saved: {failure}"
 
-    def _harmless(self, what: str, look: Callable[[int], None] | None) -> None:
-        """Look at the weights as they would be saved; a failure never ends a run."""
+    def _harmless(self, what: str, look: Callable[[int], None] | None) -> bool:
+        """Look at the weights as they would be saved, and whether that went well; a failure never
+        ends a run."""
         if look is None:
-            return
+            return False
         try:
             with torch.no_grad(), self.learner.as_saved():
                 look(self.done)
         except Exception:  # whatever a sampler or a full disk may raise: training goes on
             logger.warning("The %s after %d steps failed", what, self.done, exc_info=True)
+            return False
+        return True
 
 
 def _is_due(every: int, done: int) -> bool:

@@ -19,7 +19,7 @@ BRANCH_FORMS = (AUTO, FUSED, SEQUENTIAL)
 # What may differ when a run is continued: how it computes and what it tells, not what it learns.
 _FREE = {
     "branches", "checkpointing", "compile", "log_every", "preview_every", "validate_every",
-    "save_every", "keep_last", "pause_every",
+    "save_every", "keep_last", "pause_every", "score_every",
 }  # fmt: skip
 
 
@@ -71,6 +71,7 @@ class TrainSettings:
             when the run stops.
         keep_last: how many of these states are kept.
         pause_every: stop after every so many steps, to be run again; 0 never pauses.
+        score_every: steps between two scores of the style, where it is watched.
     """
 
     rule: str = "nsync"
@@ -111,6 +112,7 @@ class TrainSettings:
     save_every: int = 100
     keep_last: int = 2
     pause_every: int = 0
+    score_every: int = 100
 
     @property
     def trains_lora(self) -> bool:
@@ -212,7 +214,16 @@ class TrainSettings:
         return name, "a word", value, bool(value.strip()) or not self.trains_embedding
 
 
-_FROM_ONE = ("steps", "batch", "rank", "accumulate", "log_every", "keep_last", "validate_every")
+_FROM_ONE = (
+    "steps",
+    "batch",
+    "rank",
+    "accumulate",
+    "log_every",
+    "keep_last",
+    "validate_every",
+    "score_every",
+)
 _FROM_ZERO = (
     "warmup", "preview_every", "weight", "clip_norm", "vectors", "weight_decay", "min_snr",
     "noise_offset", "validation", "save_every", "pause_every",

@@ -21,7 +21,7 @@ from .resume import check_same_run
 from .rules import refine_and_read
 from .run_folder import RunFolder
 from .run_log import RunLog
-from .session import Export, Session, StepReport
+from .session import Export, Session, StepReport, Watch
 from .settings import TrainSettings
 from .style_set import StyleSet
 from .trained import check_layers, first_vectors, standing_for, trained
@@ -38,11 +38,13 @@ class TrainResult:
         files: the exported files by kind: "lora", "embedding".
         losses: the positive loss of every step, skipped ones left out.
         step: updates made in all.
+        over: nothing is left to train; else it was a pause.
     """
 
     files: dict[str, Path]
     losses: list[float]
     step: int
+    over: bool
 
 
 def train(
@@ -56,6 +58,7 @@ def train(
     on_step: Callable[[StepReport], None] | None = None,
     on_item: Callable[[int, int], None] | None = None,
     preview: Callable[[int], None] | None = None,
+    watch: Watch | None = None,
     ready: Callable[[], AbstractContextManager] = nullcontext,
 ) -> TrainResult:
     """Teach the model the style of the set; the model itself stays as it is.
@@ -72,6 +75,8 @@ def train(
         on_item: called while encoding with (items done, items in all); may raise too.
         preview: called with the steps done, at the start, every `preview_every` steps and at the
             end, while the model holds what would be saved. Its failures are logged and forgotten.
+        watch: scores the style at the start, every `score_every` steps and at the end, likewise;
+            it may end the run before its last step.
         ready: a context in which the model can be trained, entered after the encoding.
 
     Raises:
@@ -93,14 +98,17 @@ def train(
         state = run.latest()
         begun = state.step if state else 0
         check_same_run(run, begun, config)
-        if begun == settings.steps and (files := run.finished(begun)):
+        if files := run.finished(begun, settings.steps):
             logger.info("This run is there already: %s", ", ".join(map(str, files.values())))
-            return TrainResult(files, RunLog(run.log, run.records()).losses, begun)
+            return TrainResult(files, RunLog(run.log, run.records()).losses, begun, over=True)
 
         # Pictures are encoded once, and so are words where they are not trained.
         encoded = encode_set(settings, denoiser, style_set, on_item)
         prompts = None if settings.trains_text else encoded.prompts(denoiser, settings)
-        log = RunLog(run.log, run.begin(config, begun))
+        records = run.begin(config, begun)
+        log = RunLog(run.log, records)
+        if watch:
+            watch.begin(records)
 
         # The model with what is trained in it for a while, and what it takes to train it.
         stack.enter_context(ready())
@@ -118,7 +126,7 @@ def train(
             stack.enter_context(_compiled(denoiser.network))
 
         session = Session(
-            settings, run, log, learner, passes, validation, export, begun, on_step, preview
+            settings, run, log, learner, passes, validation, export, begun, on_step, preview, watch
         )
         session.look_at_the_start()
         with session.kept_if_stopped():
@@ -146,9 +154,9 @@ def train(
                     break
             files = dict(export(learner.learned(), session.done))
 
-    run.finish(session.done, files)
+    run.finish(session.done, files, settings.steps if session.is_over else 0)
     logger.info("Trained %d steps; saved %s", session.done, ", ".join(map(str, files.values())))
-    return TrainResult(files, log.losses, session.done)
+    return TrainResult(files, log.losses, session.done, session.is_over)
 
 
 def run_config(

@@ -138,7 +138,7 @@ def check_whole(night: Path) -> None:
 
 def exported(night: Path) -> dict[str, torch.Tensor]:
     """What the file holds that the run says it has exported."""
-    told = RunFolder(night / "run").finished(SETTINGS.steps)
+    told = RunFolder(night / "run").finished(SETTINGS.steps, SETTINGS.steps)
     with safe_open(told["lora"], "pt") as opened:
         return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 

@@ -37,7 +37,7 @@ def test_an_empty_place_holds_nothing_and_asking_makes_nothing(run: RunFolder) -
     assert run.latest() is None
     assert run.steps() == []
     assert run.records() == []
-    assert run.finished(0) is None
+    assert run.finished(0, 3) is None
     assert not run.path.exists()
 
 
@@ -108,7 +108,7 @@ def test_to_begin_cuts_off_what_came_after(run: RunFolder) -> None:
         run.save(state(step), 9)
     lines = [{"step": 1, "loss": 0.1}, {"step": 2, "loss": 1 / 3}, {"step": 2, "note": None}]
     run.log.write_text("".join(json.dumps(one) + "\n" for one in [*lines, {"step": 3}]))
-    run.finish(3, {})
+    run.finish(3, {}, 3)
     left = [run.path / ".config.json.x.part", run.path / "state" / ".step_4.x.part"]
     for file in left:
         file.touch()
@@ -116,7 +116,7 @@ def test_to_begin_cuts_off_what_came_after(run: RunFolder) -> None:
     assert run.records() == lines
     assert run.config() == CONFIG
     assert run.steps() == [1, 2]
-    assert run.finished(3) is None
+    assert run.finished(3, 3) is None
     assert list(run.path.rglob("*.part")) == []
     assert set(files_of(run.path)) == {
         "config.json",
@@ -142,13 +142,14 @@ def test_a_result_is_that_of_its_steps_and_of_files_that_are_there(
     made = {"lora": tmp_path / "a.safetensors", "embedding": tmp_path / "b.safetensors"}
     for file in made.values():
         file.touch()
-    run.finish(4, made)
-    assert run.finished(4) == made
-    assert run.finished(5) is None
+    run.finish(4, made, 4)
+    assert run.finished(4, 4) == made
+    assert run.finished(5, 5) is None
+    assert run.finished(4, 5) is None  # more is asked for
     made["embedding"].unlink()
-    assert run.finished(4) is None
+    assert run.finished(4, 4) is None
     (run.path / "result.json").write_text('{"step"')
-    assert run.finished(4) is None
+    assert run.finished(4, 4) is None
 
 
 def test_a_configuration_that_cannot_be_read_is_told(run: RunFolder) -> None:
@@ -168,7 +169,9 @@ def test_where_a_run_goes_on_is_told(run: RunFolder) -> None:
     assert run.pending() == "10"  # killed while it exported
     exported = run.path / "lora.safetensors"
     exported.touch()
-    run.finish(10, {"lora": exported})
+    run.finish(10, {"lora": exported}, 0)
+    assert run.pending() == "10"  # a pause
+    run.finish(10, {"lora": exported}, 10)
     assert run.pending() == ""
 
 
@@ -185,7 +188,7 @@ def test_a_full_disk_leaves_the_states_before(
     for write in (
         lambda: run.save(state(2), 1),
         lambda: run.begin(CONFIG, 1),
-        lambda: run.finish(1, {}),
+        lambda: run.finish(1, {}, 1),
     ):
         with pytest.raises(InputError, match="No space left on device"):
             write()
