@@ -5,7 +5,6 @@ from pathlib import Path
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import KSampler
 from comfy.sd import CLIP, VAE
 from comfy_api.latest import io
 
@@ -23,6 +22,7 @@ from ..nsync.negatives import (
 from ..nsync.style_set import StyleSet
 from .host import HostDenoiser
 from .names import check_name
+from .sampling import sampling_inputs
 from .sockets import StyleSetSocket
 from .style_set import on_picture
 
@@ -152,28 +152,7 @@ def _prompts() -> list[io.Input]:
 
 def _sampling() -> list[io.Input]:
     return [
-        io.Int.Input("steps", default=50, min=1, max=10000, tooltip="Sampling steps."),
-        io.Float.Input(
-            "guidance",
-            default=7.5,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            tooltip="How closely the pictures follow the prompt (CFG). Take the model's usual "
-            "value; 1 for Flux, 3 for the tiny base.",
-        ),
-        io.Combo.Input(
-            "sampler",
-            options=list(KSampler.SAMPLERS),
-            default="euler",
-            tooltip="The host's sampler.",
-        ),
-        io.Combo.Input(
-            "scheduler",
-            options=list(KSampler.SCHEDULERS),
-            default="normal",
-            tooltip="The host's scheduler. 'simple' suits flow models.",
-        ),
+        *sampling_inputs(steps=50),
         io.Combo.Input(
             "mode",
             options=[FROM_NOISE, FROM_POSITIVE],

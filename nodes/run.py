@@ -9,6 +9,7 @@ from pathlib import Path
 import comfyui_version
 import folder_paths
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import nn
@@ -25,7 +26,9 @@ from ..nsync.checkpoint import (
 )
 from ..nsync.denoiser import SamplerSettings
 from ..nsync.errors import InputError
-from ..nsync.files import numbered
+from ..nsync.evaluation.pictures import as_pictures
+from ..nsync.evaluation.watch import StyleWatch
+from ..nsync.files import numbered, write_atomic
 from ..nsync.layers import trainable_layers
 from ..nsync.learner import Learned
 from ..nsync.lora_file import LowRank, match_layers, read_lora
@@ -37,7 +40,9 @@ from .host import HostDenoiser
 from .lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
 from .names import check_name
 from .progress import Previews, TrainingProgress
+from .style_evaluator import vector_store
 from .style_set import on_picture
+from .style_watch import WatchRequest
 
 CONTINUE, ANEW = "continue", "start anew"
 NOTHING = "nothing"
@@ -96,7 +101,9 @@ class TrainingRun:
         check_room(folder, weights, 4 * (settings.keep_last + 1))
         return run
 
-    def train(self, progress: TrainingProgress, previews: Previews) -> TrainResult:
+    def train(
+        self, progress: TrainingProgress, previews: Previews, watch: StyleWatch | None = None
+    ) -> TrainResult:
         """Train, showing every step; what was learned is saved at the end, or at a stop."""
         dtype, text = _DTYPES[self.settings.precision], self.settings.trains_text
         return train(
@@ -109,6 +116,7 @@ class TrainingRun:
             on_step=progress.on_step,
             on_item=on_picture(),
             preview=previews,
+            watch=watch,
             ready=partial(self.denoiser.trainable, dtype, text),
         )
 
@@ -127,21 +135,69 @@ class TrainingRun:
             progress,
         )
 
+    def watch_of(
+        self, request: WatchRequest, sampler: SamplerSettings, progress: TrainingProgress
+    ) -> StyleWatch:
+        """What scores the run's style: the request on the run's own model, set and prompts."""
+        sources = [item.path or item.pixels for item in self.style_set.items]
+        return StyleWatch(
+            request.comparison(self.style_set, sampler, self.denoiser.size_multiple),
+            self.denoiser,
+            as_pictures(sources, "style_set"),
+            request.encoders,
+            self.folder / "scores",
+            vector_store(),
+            self._write,
+            progress.show,
+            lambda done, total: throw_exception_if_processing_interrupted(),
+            request.patience,
+        )
+
+    def export_best(self, watch: StyleWatch) -> str:
+        """Copy the best checkpoint to where the host lists it; what to say of it."""
+        if not (files := watch.files()):
+            return ""
+        best, places = watch.best, []
+        for kind, file in files.items():
+            folder = lora_folder() if kind == LORA else embedding_folder()
+            title = f"{self.folder.name}_best_at_{best.step}"
+            path = folder / f"{title if kind == LORA else one_word(title)}.safetensors"
+            if not path.exists():
+                write_atomic(path, file.read_bytes())
+            places.append(path.name)
+        return f"Best by style: step {best.step} ({best.style:.3f}), {', '.join(places)}"
+
     def export(self, learned: Learned, steps: int) -> dict[str, Path]:
         """Save what was learned where the host lists it; a run that was stopped says so."""
         whole = steps == self.settings.steps
         title = self.folder.name if whole else f"{self.folder.name}_stopped_at_{steps}"
+        places = {
+            LORA: lora_folder() / f"{title}.safetensors",
+            EMBEDDING: embedding_folder() / f"{one_word(title)}.safetensors",
+        }
+        return self._export(learned, steps, title, places)
+
+    def _write(self, folder: Path, learned: Learned, steps: int) -> dict[str, Path]:
+        """A checkpoint into a folder of its own; one that is there was of another attempt."""
+        places = {kind: folder / f"{kind}.safetensors" for kind in (LORA, EMBEDDING)}
+        for path in places.values():
+            path.unlink(missing_ok=True)
+        return self._export(learned, steps, self.folder.name, places)
+
+    def _export(
+        self, learned: Learned, steps: int, title: str, places: Mapping[str, Path]
+    ) -> dict[str, Path]:
         config = run_config(self.settings, self.denoiser, self.style_set, self.start)
         config["versions"] |= {"comfyui": comfyui_version.__version__}
         files = {}
         if learned.lora:
             tensors = lora_tensors(learned.lora, self.names, learned.alphas)
-            path = lora_folder() / f"{title}.safetensors"
-            files[LORA] = export_file(path, tensors, metadata(config, steps, title, LORA))
+            told = metadata(config, steps, title, LORA)
+            files[LORA] = export_file(places[LORA], tensors, told)
         if learned.embedding:
             tensors = embedding_tensors(learned.embedding, self.style_set.token)
-            path = embedding_folder() / f"{one_word(title)}.safetensors"
-            files[EMBEDDING] = export_file(path, tensors, metadata(config, steps, title, EMBEDDING))
+            told = metadata(config, steps, title, EMBEDDING)
+            files[EMBEDDING] = export_file(places[EMBEDDING], tensors, told)
         return files
 
 

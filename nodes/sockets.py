@@ -4,6 +4,9 @@ from comfy_api.latest import io
 
 StyleSetSocket = io.Custom("NSYNC_STYLE_SET")
 TrainingOptionsSocket = io.Custom("NSYNC_TRAINING_OPTIONS")
+EncodersSocket = io.Custom("NSYNC_STYLE_ENCODERS")
+ArmsSocket = io.Custom("NSYNC_ARMS")
+StyleWatchSocket = io.Custom("NSYNC_STYLE_WATCH")
 
 # The core's own types, so that its nodes read them.
 LoraModelSocket = io.Custom("LORA_MODEL")

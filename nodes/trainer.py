@@ -16,10 +16,12 @@ from ..nsync.run_folder import RunFolder
 from ..nsync.settings import TrainSettings
 from ..nsync.style_set import StyleSet
 from ..nsync.trained import EMBEDDING, LORA
+from ..nsync.training import TrainResult
 from .lora import apply_lora, lora_folder
 from .progress import TrainingProgress
 from .run import CONTINUE, NOTHING, TrainingRun, embedding_folder, run_folder
 from .sockets import LoraModelSocket, LossMapSocket
+from .style_watch import WatchRequest
 from .trainer_inputs import trainer_inputs
 
 
@@ -80,16 +82,20 @@ class ContrastiveLoRATrainer(io.ComfyNode):
         start_from: str = NOTHING,
         if_run_exists: str = CONTINUE,
         options: Mapping[str, object] | None = None,
+        watch: WatchRequest | None = None,
         **settings: str | int | float | bool,
     ) -> io.NodeOutput:
-        wanted = filled_in(TrainSettings(**settings, **(options or {})), preset)
+        every = {"score_every": watch.every} if watch else {}
+        wanted = filled_in(TrainSettings(**settings, **(options or {}), **every), preset)
         sampler = SamplerSettings(preview_steps, preview_guidance, "euler", "simple")
         sockets = model, clip, vae
         with torch.inference_mode(False), torch.enable_grad():
             run = TrainingRun.prepare(sockets, style_set, wanted, name, start_from, if_run_exists)
             progress = TrainingProgress(wanted.steps, cls.hidden.unique_id)
             previews = run.previews_of(preview_prompt, sampler, progress)
-            result = run.train(progress, previews)
+            watched = run.watch_of(watch, sampler, progress) if watch else None
+            result = run.train(progress, previews, watched)
+            best = run.export_best(watched) if watched else ""
             lora, embedding = result.files.get(LORA), result.files.get(EMBEDDING)
             tensors = load_file(lora) if lora else {}
         trained = apply_lora(model, clip, tensors) if lora else (model, clip)
@@ -100,16 +106,23 @@ class ContrastiveLoRATrainer(io.ComfyNode):
             str(lora.relative_to(lora_folder())) if lora else "",
             trained[1],
             f"embedding:{embedding.stem}" if embedding else "",
-            ui=_shown(run, result.step, list(result.files.values()), previews.latest),
+            ui=_shown(run, result, previews.latest, best),
         )
 
 
-def _shown(run: TrainingRun, step: int, files: list[Path], picture: Path | None) -> dict[str, list]:
+def _shown(
+    run: TrainingRun, result: TrainResult, picture: Path | None, best: str
+) -> dict[str, list]:
     """What stays on the node after the run: the saved files and the last preview."""
     output = Path(folder_paths.get_output_directory())
+    files = result.files.values()
     shown: dict[str, list] = {"text": [f"Saved {_place(file, output)}" for file in files]}
-    if step < run.settings.steps:
-        shown["text"].append(f"Paused after {step} of {run.settings.steps} steps: run again")
+    if result.step < run.settings.steps:
+        told = f"after {result.step} of {run.settings.steps} steps"
+        over = f"Ended {told}: the style came no nearer"
+        shown["text"].append(over if result.over else f"Paused {told}: run again")
+    if best:
+        shown["text"].append(best)
     if picture is not None:
         folder = str(picture.parent.relative_to(output))
         shown["images"] = [{"filename": picture.name, "subfolder": folder, "type": "output"}]

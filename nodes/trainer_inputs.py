@@ -9,7 +9,7 @@ from ..nsync.presets import PRESETS
 from ..nsync.rules import RULES
 from ..nsync.settings import PRECISIONS, SCOPES, TRAINS
 from .run import ANEW, CONTINUE, NOTHING
-from .sockets import StyleSetSocket, TrainingOptionsSocket
+from .sockets import StyleSetSocket, StyleWatchSocket, TrainingOptionsSocket
 
 
 def trainer_inputs() -> list[io.Input]:
@@ -230,5 +230,11 @@ def _run_inputs() -> list[io.Input]:
             "options",
             optional=True,
             tooltip="From Training Options: optimizer, noise levels, memory, validation, states.",
+        ),
+        StyleWatchSocket.Input(
+            "watch",
+            optional=True,
+            tooltip="From Style Watch: scores the style along the steps and keeps the best "
+            "checkpoint.",
         ),
     ]

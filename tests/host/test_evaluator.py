@@ -1,0 +1,241 @@
+"""Style Comparison, Load Style Encoder and Style Evaluator in the host, on the tiny base."""
+
+import json
+import re
+
+import pytest
+from questions import answer, ask, once
+
+CAPTIONS = [
+    f"a {colour} {shape} {place}"
+    for colour in ("red", "green", "blue")
+    for shape in ("circle", "square")
+    for place in ("in the centre", "on the left")
+]
+SAMPLING = {"width": 64, "height": 64, "steps": 6, "guidance": 3.0, "scheduler": "simple"}
+
+
+@pytest.fixture
+def answers(in_host, installation):
+    return once(installation, in_host, ask_everything)
+
+
+def ask_everything(host):
+    return ask(host, QUESTIONS)
+
+
+def _node(host, kind, **values):
+    """A node with its schema's defaults."""
+    inputs = host.nodes[f"NSYNC_{kind}"].GET_SCHEMA().inputs
+    first = {}
+    for one in inputs:
+        if one.optional or not hasattr(one, "default"):
+            continue
+        first[one.id] = (
+            one.options[0] if one.io_type == "COMBO" and one.default is None else one.default
+        )
+    return {"class_type": f"NSYNC_{kind}", "inputs": first | values}
+
+
+def _graph(host, evaluator=None, comparison=None, encoder=None, pictures=None):
+    """The tiny base, its LoRA, and the verdict; a Save node takes every output."""
+    style = {"style": "sunset", "count": 12, "seed": 0} | (pictures or {})
+    compared = {"captions": "\n".join(CAPTIONS), "loras": "half.safetensors", **SAMPLING}
+    sockets = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
+    asked = {"encoders": ["4", 0], "references": ["2", 0], "arms": ["3", 0]}
+    return {
+        "1": _node(host, "TinyBase"),
+        "2": _node(host, "TinyStylePictures", **style),
+        "3": _node(host, "StyleComparison", **sockets, **compared | (comparison or {})),
+        "4": _node(host, "LoadStyleEncoder", **{"encoder": "ruler"} | (encoder or {})),
+        "5": _node(host, "StyleEvaluator", **asked | (evaluator or {})),
+        "6": {"class_type": "PreviewAny", "inputs": {"source": ["5", 0]}},
+        "7": {"class_type": "SaveImage", "inputs": {"images": ["5", 2], "filename_prefix": "r"}},
+        "8": {"class_type": "PreviewAny", "inputs": {"source": ["5", 3]}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["3", 1], "filename_prefix": "g"}},
+    }
+
+
+def _make_lora(host):
+    """A LoRA that pulls the base somewhere: random factors under the names of its layers."""
+    import torch
+    from safetensors.torch import save_file
+
+    model = host.module("nodes.tiny_base").TinyBase.execute().result[0]
+    names = host.module("nodes.lora").lora_names(model)
+    source, tensors = torch.Generator().manual_seed(0), {}
+    for path, name in names.items():
+        layer = model.model.diffusion_model.get_submodule(path)
+        if isinstance(layer, torch.nn.Linear):
+            down, up = (4, layer.in_features), (layer.out_features, 4)
+            tensors[f"{name}.lora_down.weight"] = 0.1 * torch.randn(down, generator=source)
+            tensors[f"{name}.lora_up.weight"] = 0.1 * torch.randn(up, generator=source)
+    folder = host.base / "output" / "loras"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "half.safetensors")
+    folder = host.base / "models" / "embeddings"
+    folder.mkdir(exist_ok=True)
+    save_file({"word": torch.randn(2, 128, generator=source)}, folder / "word.safetensors")
+
+
+# --- the whole way --------------------------------------------------------------------------------
+
+
+def judge(host):
+    """Draw, judge, judge again with one more arm, and count what was encoded."""
+    _make_lora(host)
+    first = host.run(_graph(host, evaluator={"candidate": "half"}))
+    encoded = _count_encoded(host)
+    again = host.run(_graph(host, evaluator={"name": "again"}))
+    kept = len(encoded)
+    more = host.run(
+        _graph(host, evaluator={"name": "more"}, comparison={"loras": "half*\nembedding:word"})
+    )
+    folder = host.base / "output" / "nsync" / "evaluations" / "evaluation"
+    return {
+        "errors": [first.error, again.error, more.error],
+        "scores": json.loads(first.outputs["6"]["text"][0]),
+        "shown": first.outputs["5"],
+        "files": sorted(path.name for path in folder.iterdir()),
+        "page": (folder / "report.html").read_text()[:200_000],
+        "indices": first.outputs["8"]["text"],
+        "ranked": len(first.outputs["7"]["images"]),
+        "encoded": [kept, len(encoded) - kept],
+        "folders": sorted(path.name for path in folder.parent.iterdir()),
+    }
+
+
+def _count_encoded(host):
+    kind = host.module("nsync.evaluation.encoders").NetworkEncoder
+    prepared, seen = kind._prepared, []
+
+    def counted(self, pictures, on_item):
+        seen.extend([self.name] * len(pictures))
+        return prepared(self, pictures, on_item)
+
+    kind._prepared = counted
+    return seen
+
+
+def test_a_verdict_and_its_report(answers):
+    found = answer(answers, judge)
+    assert found["errors"] == ["", "", ""]
+    scores = found["scores"]
+    assert [arm["name"] for arm in scores["arms"]] == ["half", "base"]
+    assert all(len(arm["pictures"]) == len(CAPTIONS) for arm in scores["arms"])
+    assert scores["references"] == 12
+    assert scores["ceiling"]["value"] > 0.9
+    assert scores["floor"] < 0.5
+    assert scores["validity"][0]["valid"] is True
+    assert {one["score"] for one in scores["comparisons"]} == {"style", "CMMD"}
+    assert scores["verdict"] == found["shown"]["text"][0]
+    assert re.search(r"half .*base.*[+-]0\.\d{3} \[.*\], p", scores["verdict"])
+    names = ["chart.png", "evaluation.json", "pictures.csv", "report.html", "sheet.png"]
+    assert found["files"] == names
+    assert "http://" not in found["page"].replace("http://www.w3.org", "")
+    assert "https://" not in found["page"]
+
+
+def test_candidates_are_ranked(answers):
+    found = answer(answers, judge)
+    styles = [picture["style"] for picture in found["scores"]["arms"][0]["pictures"]]
+    order = sorted(range(len(styles)), key=lambda i: -styles[i])
+    assert found["indices"] == [str(i) for i in order]
+    assert found["ranked"] == len(CAPTIONS)
+
+
+def test_only_new_pictures_are_encoded(answers):
+    found = answer(answers, judge)
+    assert found["encoded"] == [0, 2 * len(CAPTIONS)]  # by the two rulers, the new arm's alone
+    assert found["folders"] == ["again", "evaluation", "more"]
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def refuse(host):
+    """Each bad request and its error."""
+    import folder_paths
+    import torch
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    _make_lora(host)
+    folder = host.base / "models" / "style_eval"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "text.safetensors").write_text("no tensors here")
+    save_file({"some.weight": torch.zeros(3)}, folder / "other.safetensors")
+    Image.new("RGB", (64, 64)).save(host.base / "input" / "one.png")
+    folder_paths.filename_list_cache.clear()
+    requests = {
+        "one reference": {"pictures": {"count": 1}},
+        "equal references": {"evaluator": {"references": ["20", 0]}},
+        "NaN": {"evaluator": {"references": ["21", 0]}},
+        "unknown arm": {"evaluator": {"candidate": "nobody"}},
+        "two sources": {"evaluator": {"style_set": ["22", 0]}},
+        "nothing to judge": {"evaluator": {"arms": None}},
+        "unequal arms": {
+            "evaluator": {"arms": None, "candidates": ["2", 0], "baseline": ["20", 0]}
+        },
+        "no such LoRA": {"comparison": {"loras": "gone.safetensors"}},
+        "no match": {"comparison": {"loras": "half*\nnothing*"}},
+        "no such embedding": {"comparison": {"loras": "embedding:gone"}},
+        "no captions": {"comparison": {"captions": "\n"}},
+        "missing file": {"encoder": {"encoder": "csd"}},
+        "text": {"encoder": {"encoder": "csd", "file": "style_eval/text.safetensors"}},
+        "another network": {
+            "encoder": {"encoder": "dinov2", "file": "style_eval/other.safetensors"}
+        },
+    }
+    return {name: _asked(host, asked) for name, asked in requests.items()}
+
+
+def _asked(host, asked):
+    import torch
+
+    class TestPictures:
+        RETURN_TYPES = ("IMAGE",)
+        FUNCTION = "give"
+        CATEGORY = "test"
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"required": {"value": ("FLOAT", {})}}
+
+        def give(self, value):
+            return (torch.full((3, 64, 64, 3), value),)
+
+    host.nodes["TestPictures"] = TestPictures
+    graph = _graph(host, **asked)
+    inputs = graph["5"]["inputs"]
+    graph["5"]["inputs"] = {name: value for name, value in inputs.items() if value is not None}
+    graph["20"] = {"class_type": "TestPictures", "inputs": {"value": 0.5}}
+    graph["21"] = {"class_type": "TestPictures", "inputs": {"value": float("nan")}}
+    graph["22"] = _node(host, "StyleSet", images=["2", 0], captions=["2", 1], resolution=64)
+    return host.run(graph).error
+
+
+@pytest.mark.parametrize(
+    ("request_name", "text"),
+    [
+        ("one reference", "`references`: expected at least two pictures of the style; got 1"),
+        ("equal references", "got 3 times the same picture"),
+        ("NaN", "expected finite pixels; got NaN or infinite values"),
+        ("unknown arm", "`candidate`: expected one of the arms, base, half; got 'nobody'"),
+        ("two sources", "`style_set` or `references`, one of the two; got both"),
+        ("nothing to judge", "expected `arms` from Style Comparison, or `candidates`"),
+        ("unequal arms", "expected as many pictures as"),
+        ("no such LoRA", "`loras`: expected names of LoRA files"),
+        ("no match", "got 'nothing*'"),
+        ("no such embedding", "got 'embedding:gone'"),
+        ("no captions", "`captions`: expected at least one line"),
+        ("missing file", "40e92fad63a361b8136100cd234c42d401ef9b34ff1748234318929ebcc7e7a1"),
+        ("text", "text.safetensors"),
+        ("another network", "other.safetensors"),
+    ],
+)
+def test_bad_input_is_one_clear_error(answers, request_name, text):
+    assert text in answer(answers, refuse)[request_name]
+
+
+QUESTIONS = (judge, refuse)

@@ -1,0 +1,162 @@
+"""The trainer watched by Style Watch: the curve, the best checkpoint, an early end."""
+
+import json
+
+import pytest
+from questions import answer, ask, once
+
+pytestmark = pytest.mark.newest
+
+CAPTIONS = "\n".join(f"a {colour} circle in the centre" for colour in ("red", "green", "blue"))
+
+
+@pytest.fixture
+def answers(in_host, installation):
+    return once(installation, in_host, ask_everything)
+
+
+def ask_everything(host):
+    return ask(host, QUESTIONS)
+
+
+def _graph(host, name, watch=None, **settings):
+    from trainer_graph import SETTINGS
+
+    common = {"rule": "plain", "layers": "attention", "preview_every": 0, "preview_steps": 4}
+    sockets = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "style_set": ["3", 0]}
+    inputs = SETTINGS | common | sockets | {"name": name, "steps": 6} | settings
+    asked = {"encoders": ["4", 0], "captions": CAPTIONS, "every": 2, "patience": 0}
+    rest = {"download": False, "preprocessing": "the metric's own", "precision": "fp32"}
+    words = {"token": "sks", "template": "{caption} in the style of {token}", "resolution": 64}
+    words |= {"folder": "(from sockets)", "problem_files": "stop"}
+    style = {"style": "sunset", "count": 6, "seed": 0}
+    kinds = {
+        "1": ("TinyBase", {}),
+        "2": ("TinyStylePictures", style),
+        "3": ("StyleSet", {"images": ["2", 0], "captions": ["2", 1]} | words),
+        "4": (
+            "LoadStyleEncoder",
+            {"encoder": "ruler", "file": "(published file)", "text_file": "nothing"} | rest,
+        ),
+        "5": ("StyleWatch", {"per_caption": 1, "seed": 0} | asked | (watch or {})),
+        "6": ("ContrastiveLoRATrainer", inputs | {"watch": ["5", 0]}),
+    }
+    return {
+        n: {"class_type": f"NSYNC_{kind}", "inputs": values} for n, (kind, values) in kinds.items()
+    }
+
+
+def _scores(host, name):
+    log = host.base / "output" / "nsync" / "runs" / name / "log.jsonl"
+    records = map(json.loads, log.read_text().splitlines())
+    return [record for record in records if "style" in record]
+
+
+def _kept(host, name):
+    folder = host.base / "output" / "nsync" / "runs" / name / "scores"
+    return sorted(path.parent.name for path in folder.glob("*/lora.safetensors"))
+
+
+# --- the whole way --------------------------------------------------------------------------------
+
+
+def watch_a_run(host):
+    """A run in one go, and the same one paused in between."""
+    whole = host.run(_graph(host, "watched"))
+    first = host.run(_graph(host, "paused", pause_every=3))
+    second = host.run(_graph(host, "paused", pause_every=3))
+    loras = host.base / "output" / "loras"
+    return {
+        "errors": [whole.error, first.error, second.error],
+        "scores": [_scores(host, "watched"), _scores(host, "paused")],
+        "text": whole.outputs["6"]["text"],
+        "kept": _kept(host, "watched"),
+        "loras": sorted(path.name for path in loras.glob("watched*")),
+        "same": _weights(loras / "watched.safetensors") == _weights(loras / "paused.safetensors"),
+    }
+
+
+def _weights(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as opened:
+        return opened.metadata()["nsync.weights_sha256"]
+
+
+def test_scores_are_taken_along_the_steps(answers):
+    found = answer(answers, watch_a_run)
+    assert found["errors"] == ["", "", ""]
+    whole, paused = found["scores"]
+    assert [record["step"] for record in whole] == [0, 2, 4, 6]
+    assert whole[0]["drift"] == 0
+    assert all(record["drift"] > 0 for record in whole[1:])
+    assert all(-1 <= record["style"] <= 1 for record in whole)
+    assert len({record["style"] for record in whole}) == 4
+    assert paused == whole
+    assert found["same"]
+
+
+def test_the_best_checkpoint_is_kept_and_named(answers):
+    found = answer(answers, watch_a_run)
+    scores = found["scores"][0][1:]
+    top = max(scores, key=lambda one: one["style"])
+    near = [one for one in scores if one["style"] >= top["style"] - top["style_error"]]
+    best = min(near, key=lambda one: one["drift"])["step"]
+    name = f"watched_best_at_{best}.safetensors"
+    assert name in found["loras"]
+    assert any(f"Best by style: step {best} " in line and name in line for line in found["text"])
+    assert f"step_{best:06}" in found["kept"]
+    assert len(found["kept"]) <= 3
+
+
+# --- ends -----------------------------------------------------------------------------------------
+
+
+def end_early(host):
+    """A rate at which nothing is learned; then the same graph again."""
+    quiet = {"learning_rate": 1e-7, "steps": 20}
+    graphs = [_graph(host, "early", {"patience": 2}, **quiet) for _ in range(2)]
+    first, again = (host.run(graph) for graph in graphs)
+    return {
+        "errors": [first.error, again.error],
+        "text": first.outputs["6"]["text"],
+        "steps": [record["step"] for record in _scores(host, "early")],
+        "again": again.outputs["6"]["text"],
+    }
+
+
+def test_a_training_that_brings_nothing_ends(answers):
+    found = answer(answers, end_early)
+    assert found["errors"] == ["", ""]
+    assert 2 < found["steps"][-1] < 20
+    last = found["steps"][-1]
+    assert f"Ended after {last} of 20 steps: the style came no nearer" in found["text"]
+    assert found["again"][0] == found["text"][0]
+
+
+def fail_while_scoring(host):
+    """Scores that raise: the first kind at every score, out of memory too."""
+    kind = host.module("nsync.evaluation.encoders").NetworkEncoder
+    encode, found = kind.encode, {}
+    for name, error in (("broken", ValueError("no")), ("full", MemoryError())):
+
+        def fail(self, pictures, on_item=None, error=error):
+            raise error
+
+        kind.encode = fail
+        try:
+            outcome = host.run(_graph(host, name, {"seed": 7}))
+        finally:
+            kind.encode = encode
+        found[name] = [outcome.error, _scores(host, name), outcome.outputs["6"]["text"]]
+    return found
+
+
+def test_a_score_that_fails_ends_nothing(answers):
+    for name, (error, scores, text) in answer(answers, fail_while_scoring).items():
+        assert error == "", name
+        assert scores == []
+        assert text == [f"Saved loras/{name}.safetensors"]
+
+
+QUESTIONS = (watch_a_run, end_early, fail_while_scoring)
