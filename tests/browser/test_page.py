@@ -9,11 +9,12 @@ from workflow_api import to_api
 
 from .conftest import SCREENSHOTS
 
-WORKFLOWS = ("nsync_embedding", "nsync_quickstart", "nsync_sd15")
+WORKFLOWS = ("nsync_embedding", "nsync_evaluate", "nsync_quickstart", "nsync_sd15")
 SMALLER = {
     "NSYNC_TinyStylePictures": {"count": 6},
     "NSYNC_NegativeSetGenerator": {"steps": 4},
     "NSYNC_ContrastiveLoRATrainer": {"steps": 4, "preview_every": 2, "preview_steps": 4},
+    "NSYNC_StyleComparison": {"steps": 4},
     "KSampler": {"steps": 4},
     "EmptyLatentImage": {"batch_size": 1},
 }
@@ -81,7 +82,7 @@ def test_run_draws_the_previews(page, server):
     previews = page.evaluate(
         "() => window.app.graph.nodes.filter((n) => n.type === 'PreviewImage').map((n) => n.id)"
     )
-    assert len(previews) == 5
+    assert len(previews) == 7
     page.wait_for_function(
         "(ids) => ids.every((id) => window.app.nodeOutputs[id]?.images?.length"
         " && window.app.graph.getNodeById(id).imgs?.every((i) => i.complete && i.naturalWidth))",
