@@ -43,7 +43,7 @@ def sheet(
     """
     shown = [("references", list(references)[:_SHOWN], [""] * _SHOWN)]
     for arm in evaluation.arms:
-        best = sorted(arm.pictures, key=lambda picture: -picture.style)[:_SHOWN]
+        best = [arm.pictures[place] for place in ranked(arm)[:_SHOWN]]
         pictures = [arms[arm.name][one.index] for one in best]
         shown.append((arm.name, pictures, [f"#{p.index}  {p.style:.3f}" for p in best]))
     figure = Figure(figsize=(1.35 * _SHOWN + 0.4, 1.8 * len(shown)), dpi=110, facecolor="white")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from plain_encoders import PlainEncoder, pictures
 from nsync.errors import InputError
 from nsync.evaluation import cmmd, frechet_distance, kernel_distance
 from nsync.evaluation.arms import Arm
+from nsync.evaluation.chart import ranked
 from nsync.evaluation.evaluate import PARITIES, Request, evaluate
 from nsync.evaluation.report import write_report
 from nsync.evaluation.roles import Roles
+from nsync.evaluation.statistics import halves
+from nsync.evaluation.table import table
 
 WARM, COLD = (0.9, 0.5, 0.2), (0.2, 0.4, 0.9)
 CAPTIONS = tuple(f"a thing number {place}" for place in range(12))
@@ -96,6 +100,8 @@ def test_every_number_is_the_formulas(tmp_path: Path) -> None:
         )
     ]
     assert plain.sets.drift == pytest.approx(np.mean(moved), abs=1e-6)
+    assert found.arm("base").sets.drift is None
+    assert ranked(plain) == sorted(range(12), key=lambda i: -plain.pictures[i].style)
 
 
 def test_the_verdict_says_what_differs(tmp_path: Path) -> None:
@@ -113,9 +119,24 @@ def test_the_verdict_says_what_differs(tmp_path: Path) -> None:
         )
         assert one.difference.value == pytest.approx(np.mean(mine) - np.mean(theirs), abs=1e-9)
         assert one.difference.low < one.difference.value < one.difference.high
-        assert one.p_holm >= one.p
+    first, second = sorted(one.p for one in styles)
+    assert sorted(one.p_holm for one in styles) == [2 * first, max(2 * first, second)]
+    better = {one.score: one.better for one in found.comparisons}
+    assert better == {"style": "higher", "adherence": "higher", "CMMD": "lower", "KID": "lower"}
     assert {one.score for one in found.comparisons} == {"style", "adherence", "CMMD", "KID"}
-    assert any("Chosen on one half of the prompts" in note for note in found.notes)
+
+
+def test_the_best_is_chosen_on_one_half_and_told_by_the_other(tmp_path: Path) -> None:
+    chosen, rest = halves(CAPTIONS, seed=0)
+    warm, mild = pictures(12, WARM, 60), pictures(12, (0.6, 0.5, 0.5), 61)
+    lucky = tuple(warm[i] if i in chosen else mild[i] for i in range(12))
+    steady = tuple(warm[i] if i in rest else mild[i] for i in range(12))
+    base, plain, nsync = request().arms
+    arms = (base, replace(plain, pictures=lucky), replace(nsync, pictures=steady))
+    found = evaluate(request(arms=arms), [PlainEncoder("csd")], tmp_path)
+    told = next(note for note in found.notes if note.startswith("Chosen on one half"))
+    half = np.mean([found.arm("plain").pictures[i].style for i in rest])
+    assert f"plain is nearest to the style; on the other half it has {half:.3f}, +" in told
 
 
 def test_two_arms_that_are_alike_are_told_so(tmp_path: Path) -> None:
@@ -171,6 +192,11 @@ def test_the_papers_numbers_are_named_so(tmp_path: Path) -> None:
     plain = evaluate(replace(asked, arms=wide, parity=PARITIES[0]), every_encoder(), tmp_path)
     assert any(note.startswith("As the NSYNC paper") for note in found.notes)
     assert found.arm("nsync").sets.fid > plain.arm("nsync").sets.fid  # resampled: larger
+    styles = {arm.name: arm.style_nsync for arm in found.arms}
+    for one in found.comparisons:
+        if one.score == "style":
+            gained = styles["nsync"] - styles[one.against]
+            assert one.difference.value == pytest.approx(gained, abs=1e-9)
     pool = every_encoder()[4]
     exact = frechet_distance(
         pool.encode(list(asked.references)), pool.encode(list(wide[2].pictures))
@@ -239,6 +265,16 @@ def test_pictures_are_encoded_once(tmp_path: Path) -> None:
     assert encoder.seen == first + 2 * 12
 
 
+def test_the_table_leaves_out_what_is_not_known(tmp_path: Path) -> None:
+    captions, rows = table(evaluate(request(), [PlainEncoder("csd")], tmp_path))
+    assert [caption.replace("\n", " ") for caption in captions] == [
+        "arm", "pictures", "style", "of the way to the references", "style (NSYNC's form)",
+        "CMMD", "drift",
+    ]  # fmt: skip
+    assert [row[:2] for row in rows] == [["nsync", "12"], ["base", "12"], ["plain", "12"]]
+    assert all(len(row) == len(captions) for row in rows)
+
+
 def test_the_report_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     asked = request()
     odd = replace(asked.arms[1], name="<b>plain & simple</b>")
@@ -257,6 +293,9 @@ def test_the_report_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     assert "&lt;b&gt;plain &amp; simple&lt;/b&gt;" in page
     assert "http" not in page
     assert page.count("data:image/png;base64,") == 2 + 2 * 3 * 6
+    nearest = sorted(found.arms[0].pictures, key=lambda one: -one.similarity)[0]
+    first = re.search(r"<br>#(\d+), ([\d.]+)</div>", page)
+    assert first.groups() == (str(nearest.index), f"{nearest.similarity:.3f}")
     lines = (report.folder / "pictures.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 12
     assert lines[1].startswith("nsync,0,a thing number 0,")
