@@ -1,6 +1,7 @@
 """An evaluation: arms of pictures against the references of a style, from pixels to a verdict."""
 
 import importlib.metadata
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from .roles import Roles, Vectors
 from .similarity import self_similarity, style_similarity
 from .statistics import LEAST, compare_scores, compare_similarity, halves
 from .swaps import cmmd_swaps, frechet_swaps, kernel_swaps
-from .validity import style_gap
+from .validity import READOUTS, style_gap
 from .verdict import signed, verdict
 
 _STANDARD, _PAPER = "standard", "as the NSYNC paper"
@@ -128,17 +129,18 @@ def _check(request: Request) -> None:
 
 
 def _gaps(request: Request, measure: Measure) -> list[Validity]:
-    """Whether each style encoder tells the references from other pictures."""
+    """Whether each style encoder tells the references from other pictures, cosines first."""
     base = request.base
     others = request.distractors or (base.pictures if base else ())
     if min(len(others), len(request.references)) < LEAST:
         return []
     found = []
-    for encoder in filter(None, (measure.roles.style, measure.roles.control)):
+    encoders = [measure.roles.style, measure.roles.control]
+    for readout, encoder in itertools.product(READOUTS, filter(None, encoders)):
         sets = (measure.vectors(encoder, pictures) for pictures in (request.references, others))
-        gap = style_gap(*sets, seed=request.seed)
+        gap = style_gap(*sets, readout, seed=request.seed)
         interval = Interval(gap.gap.value, gap.gap.low, gap.gap.high)
-        found.append(Validity(encoder.name, interval, gap.told_apart))
+        found.append(Validity(encoder.name, readout, interval, gap.told_apart))
     return found
 
 

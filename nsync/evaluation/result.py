@@ -95,11 +95,14 @@ class Validity:
     """Whether an encoder tells this very style from others.
 
     Attributes:
+        readout: "cosine", or "csls", which mends some encoders' failures; see
+            `nsync.evaluation.validity`.
         gap: similarity among the references less that of references and distractors.
         valid: the gap's interval lies above zero.
     """
 
     encoder: str
+    readout: str
     gap: Interval
     valid: bool
 

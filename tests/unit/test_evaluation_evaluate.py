@@ -151,7 +151,13 @@ def test_an_encoder_that_cannot_tell_is_named_first(tmp_path: Path) -> None:
     assert not found.validity[0].valid
     assert found.verdict.startswith("Beware: csd does not tell this style")
     sharp = evaluate(request(distractors=pictures(12, COLD, 50)), every_encoder(), tmp_path)
-    assert [one.encoder for one in sharp.validity] == ["csd", "clip-l-14"]
+    assert [(one.encoder, one.readout) for one in sharp.validity] == [
+        ("csd", "cosine"),
+        ("clip-l-14", "cosine"),
+        ("csd", "csls"),
+        ("clip-l-14", "csls"),
+    ]
+    assert sharp.validity[0].gap != sharp.validity[2].gap
     assert all(one.valid for one in sharp.validity)
     assert "Beware" not in sharp.verdict
 

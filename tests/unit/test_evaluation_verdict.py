@@ -49,8 +49,8 @@ def test_what_is_said(comparisons: list, copies: tuple | None, text: str) -> Non
 
 
 def test_only_the_style_encoders_doubt_is_told() -> None:
-    blind = Validity("csd", Interval(0.01, -0.02, 0.04), valid=False)
-    sharp = Validity("clip-l-14", Interval(0.1, 0.05, 0.15), valid=True)
+    blind = Validity("csd", "cosine", Interval(0.01, -0.02, 0.04), valid=False)
+    sharp = Validity("clip-l-14", "cosine", Interval(0.1, 0.05, 0.15), valid=True)
     said = verdict([blind, sharp], [arm("NSYNC")], [])
     assert said.startswith(
         "Beware: csd does not tell this style from the other pictures (gap +0.010 [-0.020, 0.040])"
