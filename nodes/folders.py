@@ -9,6 +9,7 @@ import folder_paths
 from ..nsync.captions import is_within
 from ..nsync.errors import InputError
 from ..nsync.style_folder import caption_path, pictures_in
+from .names import check_name
 
 RULE = "a folder under the host's input or datasets folder, as `input/...` or `datasets/...`"
 
@@ -57,6 +58,15 @@ def folder_fingerprint(value: str) -> str:
                 stat = path.stat()
                 seen.update(f"{path}\0{stat.st_mtime_ns}\0{stat.st_size}\n".encode())
     return seen.hexdigest()
+
+
+def run_folder(name: str) -> Path:
+    """The folder of the run of this name.
+
+    Raises:
+        InputError: it is no name.
+    """
+    return Path(folder_paths.get_output_directory()) / "nsync" / "runs" / check_name(name)
 
 
 def _roots(key: str) -> list[Path]:

@@ -36,9 +36,9 @@ from ..nsync.settings import TrainSettings
 from ..nsync.style_set import StyleSet
 from ..nsync.trained import EMBEDDING, LORA, check_layers, chosen_layers, trained_count
 from ..nsync.training import TrainResult, run_config, train
+from .folders import run_folder
 from .host import HostDenoiser
 from .lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
-from .names import check_name
 from .progress import Previews, TrainingProgress
 from .style_evaluator import vector_store
 from .style_set import on_picture
@@ -199,15 +199,6 @@ class TrainingRun:
             told = metadata(config, steps, title, EMBEDDING)
             files[EMBEDDING] = export_file(places[EMBEDDING], tensors, told)
         return files
-
-
-def run_folder(name: str) -> Path:
-    """The folder of the run of this name.
-
-    Raises:
-        InputError: it is no name.
-    """
-    return Path(folder_paths.get_output_directory()) / "nsync" / "runs" / check_name(name)
 
 
 def embedding_folder() -> Path:

@@ -17,6 +17,7 @@ from ..nsync.errors import InputError
 from ..nsync.evaluation.drawing import Comparison, arm_of
 from ..nsync.evaluation.grid import grid
 from ..nsync.style_set import DEFAULT_TEMPLATE, check_template
+from .folders import run_folder
 from .host import HostDenoiser
 from .lora import apply_lora
 from .sampling import sampling_inputs
@@ -24,7 +25,8 @@ from .sockets import ArmsSocket
 from .style_set import on_picture
 
 BASE = "base"
-_EMBEDDING = "embedding:"
+_EMBEDDING, _RUN = "embedding:", "run:"
+_CHECKPOINT = "lora.safetensors"
 
 
 class StyleComparison(io.ComfyNode):
@@ -55,8 +57,9 @@ class StyleComparison(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, loras: str | None, **_: object) -> str:
         """Changes when a file that a line names is written anew."""
-        files = [folder_paths.get_full_path("loras", name) for name in _files(loras or "")]
-        return ",".join(f"{file} {Path(file).stat().st_mtime_ns}" for file in files if file)
+        files = [_file(name) for name in _names(loras or "")]
+        there = [file for file in files if file.is_file()]
+        return ",".join(f"{file} {file.stat().st_mtime_ns}" for file in there)
 
     @classmethod
     def execute(
@@ -113,9 +116,9 @@ def _models(
             word = name if name.startswith(_EMBEDDING) else token
             yield HostDenoiser(model, clip, vae), name.removeprefix(_EMBEDDING), word
             continue
-        file = folder_paths.get_full_path_or_raise("loras", name)
-        applied = apply_lora(model, clip, comfy.utils.load_torch_file(file, safe_load=True))
-        yield HostDenoiser(*applied, vae), Path(name).stem, token
+        tensors = comfy.utils.load_torch_file(str(_file(name)), safe_load=True)
+        title = name.removeprefix(_RUN) if name.startswith(_RUN) else Path(name).stem
+        yield HostDenoiser(*apply_lora(model, clip, tensors), vae), title, token
 
 
 def _checked(loras: str) -> list[str]:
@@ -124,29 +127,41 @@ def _checked(loras: str) -> list[str]:
     Raises:
         InputError: a line names no file.
     """
-    names = _files(loras)
-    known = {*folder_paths.get_filename_list("loras")}
+    names = _names(loras)
     embeddings = map(Path, folder_paths.get_filename_list("embeddings"))
-    known |= {f"{_EMBEDDING}{file.with_suffix('').as_posix()}" for file in embeddings}
-    missing = [name for name in names if name not in known]
+    known = {f"{_EMBEDDING}{file.with_suffix('').as_posix()}" for file in embeddings}
+    missing = [name for name in names if name not in known and not _file(name).is_file()]
     if missing:
         raise InputError(
             "loras",
             "names of LoRA files as Load LoRA lists them, one a line (* stands for any letters), "
-            "or embedding:name",
+            "embedding:name, or run:name for a watched run's checkpoints",
             ", ".join(map(repr, missing)),
             "Press R in the page if a file is new.",
         )
     return names
 
 
-def _files(loras: str) -> list[str]:
-    """What the lines name; a pattern that nothing matches stays as it is."""
+def _names(loras: str) -> list[str]:
+    """What the lines name, one by one; a line that names nothing stays as it is."""
     known = folder_paths.get_filename_list("loras")
     names = []
     for line in filter(None, map(str.strip, loras.splitlines())):
-        names += [name for name in known if fnmatchcase(name, line)] or [line]
+        if line.startswith(_RUN):
+            folders = (run_folder(line.removeprefix(_RUN)) / "scores").glob("step_*")
+            kept = sorted(place.name for place in folders if (place / _CHECKPOINT).exists())
+            names += [f"{line}/{place}" for place in kept] or [line]
+        else:
+            names += [name for name in known if fnmatchcase(name, line)] or [line]
     return names
+
+
+def _file(name: str) -> Path:
+    """The file of a LoRA or of a run's checkpoint."""
+    if name.startswith(_RUN):
+        run, _, step = name.removeprefix(_RUN).partition("/")
+        return run_folder(run) / "scores" / step / _CHECKPOINT
+    return Path(folder_paths.get_full_path("loras", name) or name)
 
 
 def caption_lines(text: str) -> tuple[str, ...]:
@@ -180,8 +195,9 @@ def _words() -> list[io.Input]:
             default="",
             multiline=True,
             tooltip="What to compare with the base, one a line: names as Load LoRA lists them (* "
-            "stands for any letters: my_style*), or embedding:name. Connect the trainer's "
-            "lora_name to compare what it has just made.",
+            "stands for any letters: my_style*), embedding:name, or run:name for the "
+            "checkpoints that Style Watch kept of a run. Connect the trainer's lora_name to "
+            "compare what it has just made.",
         ),
         io.String.Input(
             "captions",

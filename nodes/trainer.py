@@ -17,9 +17,10 @@ from ..nsync.settings import TrainSettings
 from ..nsync.style_set import StyleSet
 from ..nsync.trained import EMBEDDING, LORA
 from ..nsync.training import TrainResult
+from .folders import run_folder
 from .lora import apply_lora, lora_folder
 from .progress import TrainingProgress
-from .run import CONTINUE, NOTHING, TrainingRun, embedding_folder, run_folder
+from .run import CONTINUE, NOTHING, TrainingRun, embedding_folder
 from .sockets import LoraModelSocket, LossMapSocket
 from .style_watch import WatchRequest
 from .trainer_inputs import trainer_inputs

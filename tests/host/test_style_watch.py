@@ -66,13 +66,29 @@ def watch_a_run(host):
     first = host.run(_graph(host, "paused", pause_every=3))
     second = host.run(_graph(host, "paused", pause_every=3))
     loras = host.base / "output" / "loras"
+    compared = host.run(_compared(host, "run:watched"))
     return {
+        "arms": compared.error or len(compared.outputs["9"]["images"]),
+        "none": host.run(_compared(host, "run:gone")).error,
         "errors": [whole.error, first.error, second.error],
         "scores": [_scores(host, "watched"), _scores(host, "paused")],
         "text": whole.outputs["6"]["text"],
         "kept": _kept(host, "watched"),
         "loras": sorted(path.name for path in loras.glob("watched*")),
         "same": _weights(loras / "watched.safetensors") == _weights(loras / "paused.safetensors"),
+    }
+
+
+def _compared(host, loras):
+    sockets = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
+    words = {"loras": loras, "captions": "a red circle", "token": "sks", "drift": False}
+    words |= {"template": "{caption} in the style of {token}", "seed": 0, "per_caption": 1}
+    drawing = {"width": 64, "height": 64, "steps": 2, "guidance": 1.0, "sampler": "euler"}
+    inputs = sockets | words | drawing | {"scheduler": "simple"}
+    return {
+        "1": {"class_type": "NSYNC_TinyBase", "inputs": {}},
+        "8": {"class_type": "NSYNC_StyleComparison", "inputs": inputs},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["8", 2], "filename_prefix": "c"}},
     }
 
 
@@ -107,6 +123,8 @@ def test_the_best_checkpoint_is_kept_and_named(answers):
     assert any(f"Best by style: step {best} " in line and name in line for line in found["text"])
     assert f"step_{best:06}" in found["kept"]
     assert len(found["kept"]) <= 3
+    assert found["arms"] == 1 + len(found["kept"])  # the base, and each checkpoint
+    assert "run:name for a watched run's checkpoints; got 'run:gone'" in found["none"]
 
 
 # --- ends -----------------------------------------------------------------------------------------
