@@ -125,6 +125,7 @@ CATALOGUE: dict[str, tuple[WeightFile, ...]] = {
         ),
     ),
     "ruler": (),  # its weights are part of this package
+    "ruler-content": (),
 }
 """By encoder. Where there are several files the first, smaller one is what `download` takes."""
 

@@ -9,6 +9,7 @@
 | `inception` | FID, KID, Inception Score | the TensorFlow network of 2015-12-05 |
 | `sscd` | copies of training pictures | arXiv 2202.10261 |
 | `ruler` | style in pictures of the tiny world | `nsync.tiny.ruler` |
+| `ruler-content` | content in them | `nsync.tiny.ruler` |
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -16,6 +16,7 @@ from nsync.evaluation.networks import Sizes
 from nsync.evaluation.preprocess import SSCD_288
 from nsync.memory import OutOfMemoryError
 from nsync.tiny import BASE_FOLDER
+from nsync.tiny.ruler import Ruler
 from nsync.tiny.scenes import draw_scenes
 from nsync.tiny.world import render
 
@@ -231,6 +232,22 @@ def test_the_ruler_needs_no_file_and_knows_styles():
     assert near[own].mean() > near[~own].mean() + 0.4
 
 
+def test_the_ruler_of_content_knows_what_a_picture_shows():
+    """The cosine is the mean over the tables of the sum of sqrt(p q)."""
+    encoder = load_encoder("ruler-content")
+    scenes = draw_scenes(6, 5)
+    sets = [(render(scenes, style, 1) * 255).round().byte() for style in ("neon", "comic")]
+    vectors = encoder.encode([picture for one in sets for picture in one])
+    assert torch.allclose(vectors.norm(dim=1), torch.ones(12))
+    read = [Ruler.load().read(one.float() / 255).probabilities for one in sets]
+    tables = ("shape", "colour", "place", "count")
+    expected = [(read[0][t] * read[1][t]).sqrt().sum(1) for t in tables]
+    assert torch.allclose((vectors[:6] * vectors[6:]).sum(1), sum(expected) / 4, atol=1e-5)
+    across = vectors[:6] @ vectors[6:].T
+    assert across.diagonal().mean() > 0.9
+    assert across[~torch.eye(6, dtype=torch.bool)].mean() < 0.6
+
+
 def test_half_precision_vectors_have_unit_length(tmp_path):
     encoder = load_encoder("csd", published("csd", tmp_path))
     single = encoder.encode(some_pictures())
@@ -368,7 +385,7 @@ def test_pictures_that_were_not_made_8_bit_are_refused():
 def test_unknown_names_and_missing_files():
     with pytest.raises(InputError, match="one of csd, clip-l-14"):
         load_encoder("lpips")
-    for name in set(NAMES) - {"ruler"}:
+    for name in set(NAMES) - {"ruler", "ruler-content"}:
         with pytest.raises(InputError, match="weight file"):
             load_encoder(name)
 
