@@ -107,14 +107,14 @@ class ContrastiveLoRATrainer(io.ComfyNode):
             str(lora.relative_to(lora_folder())) if lora else "",
             trained[1],
             f"embedding:{embedding.stem}" if embedding else "",
-            ui=_shown(run, result, previews.latest, best),
+            ui=_shown(run, result, [previews.latest, watched and watched.curve], best),
         )
 
 
 def _shown(
-    run: TrainingRun, result: TrainResult, picture: Path | None, best: str
+    run: TrainingRun, result: TrainResult, pictures: list[Path | None], best: str
 ) -> dict[str, list]:
-    """What stays on the node after the run: the saved files and the last preview."""
+    """What stays on the node after the run: the saved files, the last preview, the curve."""
     output = Path(folder_paths.get_output_directory())
     files = result.files.values()
     shown: dict[str, list] = {"text": [f"Saved {_place(file, output)}" for file in files]}
@@ -124,9 +124,12 @@ def _shown(
         shown["text"].append(over if result.over else f"Paused {told}: run again")
     if best:
         shown["text"].append(best)
-    if picture is not None:
-        folder = str(picture.parent.relative_to(output))
-        shown["images"] = [{"filename": picture.name, "subfolder": folder, "type": "output"}]
+    places = [(one.parent.relative_to(output), one.name) for one in pictures if one]
+    if places:
+        shown["images"] = [
+            {"filename": name, "subfolder": str(folder), "type": "output"}
+            for folder, name in places
+        ]
     return shown
 
 

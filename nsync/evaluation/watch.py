@@ -115,6 +115,12 @@ class StyleWatch:
         """Whether training on is of no use any more."""
         return is_over(self.points, self._patience)
 
+    @property
+    def curve(self) -> Path | None:
+        """The picture of the scores so far."""
+        path = self._folder / "curve.png"
+        return path if path.exists() else None
+
     def begin(self, records: Sequence[Mapping[str, float]]) -> None:
         """Take up the scores of an earlier part of the run, from its log."""
         self.points = [
@@ -135,7 +141,9 @@ class StyleWatch:
         for one in self.points:
             named[STYLE].append((one.step, one.style))
             named[DRIFT].append((one.step, one.drift))
-        self._show(curve(named, best.step if best else None))
+        drawn = curve(named, best.step if best else None)
+        write_atomic(self._folder / "curve.png", png(drawn))
+        self._show(drawn)
         told = {STYLE: point.style, ERROR: point.error, DRIFT: point.drift}
         return told if point.copies is None else {**told, COPIES: point.copies}
 

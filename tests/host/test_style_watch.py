@@ -73,10 +73,12 @@ def watch_a_run(host):
         "errors": [whole.error, first.error, second.error],
         "scores": [_scores(host, "watched"), _scores(host, "watched_paused")],
         "text": whole.outputs["6"]["text"],
+        "shown": whole.outputs["6"]["images"],
         "kept": _kept(host, "watched"),
         "loras": sorted(path.name for path in loras.glob("watched*")),
-        "same": _weights(loras / "watched.safetensors")
-        == _weights(loras / "watched_paused.safetensors"),
+        "hashes": [
+            _weights(loras / f"{name}.safetensors") for name in ("watched", "watched_paused")
+        ],
     }
 
 
@@ -110,6 +112,8 @@ def test_scores_are_taken_along_the_steps(answers):
     assert all(-1 <= record["style"] <= 1 for record in whole)
     assert len({record["style"] for record in whole}) == 4
     assert paused == whole
+    curve = {"filename": "curve.png", "subfolder": "nsync/runs/watched/scores", "type": "output"}
+    assert found["shown"] == [curve]
     assert found["hashes"][0] == found["hashes"][1]
 
 
