@@ -1,9 +1,10 @@
 """The Load Style Encoder node: what pictures are judged by, from the user's own weight files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import comfy.model_management as management
+import comfy.sd1_clip
 import folder_paths
 import torch
 from comfy.utils import ProgressBar
@@ -65,15 +66,9 @@ class LoadStyleEncoder(io.ComfyNode):
     ) -> io.NodeOutput:
         names = _BOTH_RULERS.get(encoder, (encoder,))
         path = None if encoder == "ruler" else _file(encoder, file, download)
-        clip = encoder.startswith("clip")
-        texts = {}
-        if clip and (text_file != NOTHING or _has_both_towers(path)):
-            texts = {"tokenizer": _tokenizer(), "text_file": _text_file(text_file)}
         half = torch.float16 if precision == "fp16" and encoder != "inception" else torch.float32
-        loaded = tuple(
-            HostEncoder(load_encoder(name, path, as_paper=preprocessing == PAPER, **texts), half)
-            for name in names
-        )
+        paper = preprocessing == PAPER
+        loaded = tuple(HostEncoder(_load(name, path, text_file, paper), half) for name in names)
         report = "\n".join(line for one in loaded for line in (one.name, *one.notes))
         return io.NodeOutput((*encoders, *loaded), report)
 
@@ -110,7 +105,7 @@ class HostEncoder:
         """See `nsync.evaluation.encoders.InceptionEncoder`."""
         return self._encoder.probabilities(features)
 
-    def _working(self, work: object) -> Tensor:
+    def _working(self, work: Callable[[NetworkEncoder], Tensor]) -> Tensor:
         with torch.inference_mode(False):
             if self._device.type != "cpu":
                 # Twice the weights: activations need room as well.
@@ -141,21 +136,28 @@ def _file(encoder: str, file: str, fetch: bool) -> Path:
         for key in (STYLE_FOLDER, CLIP_FOLDER)
         for place in folder_paths.get_folder_paths(key)
     ]
-    if fetch:
-        bar = ProgressBar(1)
-        return catalogue.download(
-            encoder, folders[0], lambda done, total: bar.update_absolute(done, total or done)
-        )
-    return catalogue.locate(encoder, folders)
+    try:
+        return catalogue.locate(encoder, folders)
+    except InputError:
+        if not fetch:
+            raise
+    bar = ProgressBar(1)
+    return catalogue.download(
+        encoder, folders[0], lambda done, total: bar.update_absolute(done, total or done)
+    )
 
 
-def _has_both_towers(path: Path) -> bool:
-    from safetensors import safe_open
-
-    if path.suffix != ".safetensors":
-        return False
-    with safe_open(path, "pt") as opened:
-        return any("text_model." in key or "token_embedding" in key for key in opened.keys())  # noqa: SIM118
+def _load(name: str, path: Path | None, text_file: str, as_paper: bool) -> NetworkEncoder:
+    """The encoder; CLIP with its text tower, where one is there or named."""
+    if not name.startswith("clip"):
+        return load_encoder(name, path, as_paper=as_paper)
+    words = {"tokenizer": _tokenizer(), "text_file": _text_file(text_file)}
+    try:
+        return load_encoder(name, path, as_paper=as_paper, **words)
+    except InputError:
+        if text_file != NOTHING:
+            raise
+        return load_encoder(name, path, as_paper=as_paper)  # the file's vision tower alone
 
 
 def _text_file(name: str) -> Path | None:
@@ -166,8 +168,6 @@ def _text_file(name: str) -> Path | None:
 
 def _tokenizer() -> Path:
     """CLIP's, which the host has with it."""
-    import comfy.sd1_clip
-
     return Path(comfy.sd1_clip.__file__).parent / "sd1_tokenizer"
 
 

@@ -147,7 +147,62 @@ def test_candidates_are_ranked(answers):
 def test_only_new_pictures_are_encoded(answers):
     found = answer(answers, judge)
     assert found["encoded"] == [0, 2 * len(CAPTIONS)]  # by the two rulers, the new arm's alone
-    assert found["folders"] == ["again", "evaluation", "more"]
+    assert found["folders"] == ["again", "evaluation", "more"]  # and nothing else yet
+
+
+# --- encoders from files --------------------------------------------------------------------------
+
+
+def judge_by_clip(host):
+    """A small CLIP of random weights: with both towers, and its vision tower alone."""
+    import folder_paths
+    import torch
+    from safetensors.torch import save_file
+    from transformers import CLIPConfig, CLIPModel
+
+    loading = host.module("nsync.evaluation.loading")
+    sizes = host.module("nsync.evaluation.networks").Sizes(128, 2, 14, 224)
+    tower = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tower |= {"intermediate_size": 512, "projection_dim": 64, "hidden_act": "quick_gelu"}
+    vision = tower | {"image_size": 224, "patch_size": 14}
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config={**tower, "vocab_size": 49408}, vision_config=vision, projection_dim=64
+    )
+    state = {k: v.contiguous() for k, v in CLIPModel(config).state_dict().items()}
+    state = {k: v for k, v in state.items() if "position_ids" not in k}
+    folder = host.base / "models" / "clip_vision"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / "both.safetensors")
+    alone = {k: v for k, v in state.items() if k.startswith(("vision_model", "visual_proj"))}
+    save_file(alone, folder / "alone.safetensors")
+    folder_paths.filename_list_cache.clear()
+    _make_lora(host)
+    before, found = loading.SIZES["clip-l-14"], {}
+    loading.SIZES["clip-l-14"] = [sizes]
+    try:
+        for name in ("both", "alone"):
+            chosen = {"encoder": "clip-l-14", "file": f"clip_vision/{name}.safetensors"}
+            graph = _graph(host, encoder={"encoders": ["10", 0]}, evaluator={"name": name})
+            graph["10"] = _node(host, "LoadStyleEncoder", **chosen)
+            outcome = host.run(graph)
+            found[name] = outcome.error or json.loads(outcome.outputs["6"]["text"][0])
+    finally:
+        loading.SIZES["clip-l-14"] = before
+    return found
+
+
+def test_clip_judges_prompts_where_it_reads_texts(answers):
+    found = answer(answers, judge_by_clip)
+    both, alone = found["both"], found["alone"]
+    assert both["encoders"]["adherence"]["name"] == "clip-l-14"
+    assert both["encoders"]["style"]["name"] == "ruler"
+    assert both["encoders"]["control"]["name"] == "clip-l-14"
+    assert {one["score"] for one in both["comparisons"]} == {"style", "adherence", "CMMD"}
+    assert all(-1 <= p["adherence"] <= 1 for arm in both["arms"] for p in arm["pictures"])
+    assert any("both.safetensors: not the published file" in note for note in both["notes"])
+    assert "adherence" not in alone["encoders"]
+    assert alone["encoders"]["control"]["identity"] == both["encoders"]["control"]["identity"]
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -238,4 +293,4 @@ def test_bad_input_is_one_clear_error(answers, request_name, text):
     assert text in answer(answers, refuse)[request_name]
 
 
-QUESTIONS = (judge, refuse)
+QUESTIONS = (judge, judge_by_clip, refuse)
