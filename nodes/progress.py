@@ -13,6 +13,7 @@ from PIL import Image
 from server import PromptServer
 
 from ..nsync.denoiser import Denoiser, SamplerSettings
+from ..nsync.evaluation.watch import StyleWatch
 from ..nsync.files import write_atomic
 from ..nsync.images import png, to_picture
 from ..nsync.session import StepReport
@@ -76,6 +77,18 @@ class Previews:
         write_atomic(path, png(picture))
         self.latest = path
         self._progress.show(picture)
+
+
+class HostStyleWatch(StyleWatch):
+    """A style watch that a press on stop ends, and the training with it."""
+
+    def look(self, done: int) -> dict[str, float]:
+        """See `StyleWatch.look`."""
+        try:
+            return super().look(done)
+        except InterruptProcessingException:
+            interrupt_current_processing()  # heeded after the next step, where work is saved
+            raise
 
 
 def show_text(text: str, node_id: str | None) -> None:

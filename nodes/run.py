@@ -39,7 +39,7 @@ from ..nsync.training import TrainResult, run_config, train
 from .folders import run_folder
 from .host import HostDenoiser
 from .lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
-from .progress import Previews, TrainingProgress
+from .progress import HostStyleWatch, Previews, TrainingProgress
 from .style_evaluator import vector_store
 from .style_set import on_picture
 from .style_watch import WatchRequest
@@ -140,7 +140,7 @@ class TrainingRun:
     ) -> StyleWatch:
         """What scores the run's style: the request on the run's own model, set and prompts."""
         sources = [item.path or item.pixels for item in self.style_set.items]
-        return StyleWatch(
+        return HostStyleWatch(
             request.comparison(self.style_set, sampler, self.denoiser.size_multiple),
             self.denoiser,
             as_pictures(sources, "style_set"),

@@ -182,4 +182,36 @@ def test_a_score_that_fails_ends_nothing(answers):
         assert text == [f"Saved loras/{name}.safetensors"]
 
 
-QUESTIONS = (watch_a_run, end_early, fail_while_scoring)
+def stop_while_scoring(host):
+    """The stop button, pressed while a score is drawn after two steps."""
+    import comfy.model_management as management
+
+    kind = host.module("nsync.evaluation.encoders").NetworkEncoder
+    encode, calls = kind.encode, []
+
+    def press(self, pictures, on_item=None):
+        calls.append(len(pictures))
+        if len(calls) == 4:
+            raise management.InterruptProcessingException
+        return encode(self, pictures, on_item)
+
+    kind.encode = press
+    try:
+        outcome = host.run(_graph(host, "watch_stopped", {"seed": 11}, steps=50))
+    finally:
+        kind.encode = encode
+    loras = host.base / "output" / "loras"
+    return {
+        "interrupted": "execution_interrupted" in [event for event, _ in outcome.messages],
+        "files": sorted(path.name for path in loras.glob("watch_stopped*")),
+    }
+
+
+def test_stop_is_heeded_while_a_score_is_taken(answers):
+    found = answer(answers, stop_while_scoring)
+    assert found["interrupted"]
+    (file,) = found["files"]
+    assert int(file.removesuffix(".safetensors").rpartition("_")[2]) < 8
+
+
+QUESTIONS = (watch_a_run, end_early, fail_while_scoring, stop_while_scoring)
