@@ -86,9 +86,9 @@ class HostStyleWatch(StyleWatch):
         """See `StyleWatch.look`."""
         try:
             return super().look(done)
-        except InterruptProcessingException:
+        except InterruptProcessingException as error:
             interrupt_current_processing()  # heeded after the next step, where work is saved
-            raise
+            raise RuntimeError("stopped by the user") from error
 
 
 def show_text(text: str, node_id: str | None) -> None:
