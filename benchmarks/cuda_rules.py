@@ -8,14 +8,15 @@ networks measured here. What they return is kept for backward: it counts.
 import torch
 from torch import Tensor
 from torch._C import DispatchKey, DispatchKeySet, _ExcludeDispatchKeyGuard
+from torch.library import Library
 
-_library = torch.library.Library("aten", "IMPL")
+_overrides = Library("aten", "IMPL")
 
 
 def follow_cuda() -> None:
     """From now on, in this process, autocast on the CPU normalises in float32."""
     for name in ("group_norm", "layer_norm"):
-        _library.impl(name, _in_float32(name), "AutocastCPU")
+        _overrides.impl(name, _in_float32(name), "AutocastCPU")
 
 
 def _in_float32(name: str) -> object:

@@ -26,7 +26,6 @@ from ..nsync.checkpoint import (
 )
 from ..nsync.denoiser import SamplerSettings
 from ..nsync.errors import InputError
-from ..nsync.evaluation.pictures import as_pictures
 from ..nsync.evaluation.watch import StyleWatch
 from ..nsync.files import numbered, write_atomic
 from ..nsync.layers import trainable_layers
@@ -40,7 +39,7 @@ from .folders import run_folder
 from .host import HostDenoiser
 from .lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
 from .progress import HostStyleWatch, Previews, TrainingProgress
-from .style_evaluator import vector_store
+from .style_evaluator import set_pictures, vector_store
 from .style_set import on_picture
 from .style_watch import WatchRequest
 
@@ -139,11 +138,10 @@ class TrainingRun:
         self, request: WatchRequest, sampler: SamplerSettings, progress: TrainingProgress
     ) -> StyleWatch:
         """What scores the run's style: the request on the run's own model, set and prompts."""
-        sources = [item.path or item.pixels for item in self.style_set.items]
         return HostStyleWatch(
             request.comparison(self.style_set, sampler, self.denoiser.size_multiple),
             self.denoiser,
-            as_pictures(sources, "style_set"),
+            set_pictures(self.style_set),
             request.encoders,
             self.folder / "scores",
             vector_store(),

@@ -58,7 +58,7 @@ class StyleComparison(io.ComfyNode):
     def fingerprint_inputs(cls, loras: str | None, **_: object) -> str:
         """Changes when a file that a line names is written anew."""
         files = [_file(name) for name in _names(loras or "")]
-        there = [file for file in files if file.is_file()]
+        there = filter(_is_there, files)
         return ",".join(f"{file} {file.stat().st_mtime_ns}" for file in there)
 
     @classmethod
@@ -130,7 +130,7 @@ def _checked(loras: str) -> list[str]:
     names = _names(loras)
     embeddings = map(Path, folder_paths.get_filename_list("embeddings"))
     known = {f"{_EMBEDDING}{file.with_suffix('').as_posix()}" for file in embeddings}
-    missing = [name for name in names if name not in known and not _file(name).is_file()]
+    missing = [name for name in names if name not in known and not _is_there(_file(name))]
     if missing:
         raise InputError(
             "loras",
@@ -156,12 +156,18 @@ def _names(loras: str) -> list[str]:
     return names
 
 
-def _file(name: str) -> Path:
-    """The file of a LoRA or of a run's checkpoint."""
+def _file(name: str) -> Path | None:
+    """The file of a LoRA that the host lists, or of a run's checkpoint; nothing else's."""
     if name.startswith(_RUN):
         run, _, step = name.removeprefix(_RUN).partition("/")
         return run_folder(run) / "scores" / step / _CHECKPOINT
-    return Path(folder_paths.get_full_path("loras", name) or name)
+    if name not in folder_paths.get_filename_list("loras"):
+        return None
+    return Path(folder_paths.get_full_path_or_raise("loras", name))
+
+
+def _is_there(file: Path | None) -> bool:
+    return file is not None and file.is_file()
 
 
 def caption_lines(text: str) -> tuple[str, ...]:

@@ -113,7 +113,12 @@ def _references(style_set: list[StyleSet] | None, images: Images | None) -> tupl
         raise InputError("references", "`style_set` or `references`, one of the two", got)
     if images is not None:
         return tuple(as_pictures(images, "references"))
-    sources = [item.path or item.pixels for item in style_set[0].items]
+    return set_pictures(style_set[0])
+
+
+def set_pictures(style_set: StyleSet) -> tuple[Tensor, ...]:
+    """The set's positives as the encoders take them."""
+    sources = [item.path or item.pixels for item in style_set.items]
     return tuple(as_pictures(sources, "style_set"))
 
 

@@ -1,18 +1,22 @@
 """Pictures of an evaluation: the chart with its table, and the sheet of the pictures themselves."""
 
+from __future__ import annotations
+
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from .result import ArmScores, Evaluation, Interval
 from .table import table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLOURS = ("#2f6f8f", "#b5573c", "#5d7d3a", "#7a5a93", "#a07a1f", "#566270")
 _INK, _PALE = "#222222", "#8a8a8a"
@@ -24,7 +28,7 @@ def chart(evaluation: Evaluation) -> Image.Image:
     lines = textwrap.wrap(evaluation.verdict, 130)
     count = len(evaluation.arms)
     height = 2.2 + 0.55 * count + 0.32 * (count + 2) + 0.22 * len(lines)
-    figure = Figure(figsize=(10, height), dpi=110, layout="constrained", facecolor="white")
+    figure = _figure(figsize=(10, height), dpi=110, layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=[1.6 + 0.55 * count, 0.32 * (count + 2)])
     figure.suptitle("\n".join(lines), fontsize=10.5, x=0.01, ha="left", color=_INK)
     _style_axis(top, evaluation)
@@ -46,7 +50,7 @@ def sheet(
         best = [arm.pictures[place] for place in ranked(arm)[:_SHOWN]]
         pictures = [arms[arm.name][one.index] for one in best]
         shown.append((arm.name, pictures, [f"#{p.index}  {p.style:.3f}" for p in best]))
-    figure = Figure(figsize=(1.35 * _SHOWN + 0.4, 1.8 * len(shown)), dpi=110, facecolor="white")
+    figure = _figure(figsize=(1.35 * _SHOWN + 0.4, 1.8 * len(shown)), dpi=110)
     axes = figure.subplots(len(shown), _SHOWN, squeeze=False)
     figure.subplots_adjust(0.02, 0.01, 0.99, 0.94, 0.06, 0.3)
     for line, (name, pictures, words) in zip(axes, shown, strict=True):
@@ -61,9 +65,7 @@ def curve(points: Mapping[str, Sequence[tuple[int, float]]], best: int | None) -
         points: (step, value) by the score's name.
         best: the step that is kept, or None.
     """
-    figure = Figure(
-        figsize=(5.2, 1.7 * len(points)), dpi=100, layout="constrained", facecolor="white"
-    )
+    figure = _figure(figsize=(5.2, 1.7 * len(points)), dpi=100, layout="constrained")
     panels = figure.subplots(len(points), 1, squeeze=False, sharex=True)[:, 0]
     for panel, (name, values), colour in zip(panels, points.items(), _COLOURS, strict=False):
         steps, heights = zip(*values, strict=True)
@@ -138,8 +140,17 @@ def _cycled(count: int) -> list[str]:
     return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
 
 
-def _image(figure: Figure) -> Image.Image:
+def _figure(**options: object) -> Figure:
+    # Not at the top: the host imports this module when it starts.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(facecolor="white", **options)
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _image(figure: Figure) -> Image.Image:
     data = io.BytesIO()
     figure.savefig(data, format="png")
     return Image.open(data).convert("RGB")

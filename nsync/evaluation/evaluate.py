@@ -20,7 +20,7 @@ from .permutation import Swappable, holm, significance
 from .policy import advice
 from .result import ArmScores, Comparison, Evaluation, Interval, Validity
 from .roles import Roles, Vectors
-from .similarity import self_similarity, style_similarity
+from .similarity import self_similarity
 from .statistics import LEAST, compare_scores, compare_similarity, halves
 from .swaps import cmmd_swaps, frechet_swaps, kernel_swaps
 from .validity import READOUTS, style_gap
@@ -90,10 +90,8 @@ def evaluate(
     scores = [measure.scores(arm) for arm in request.ordered()]
     gaps = tuple(_gaps(request, measure))
     comparisons = tuple(_comparisons(request, measure))
-    base, references = request.base, measure.references
-    floor = None
-    if base is not None:
-        floor = float(style_similarity(references, measure.style(base), "pairwise").mean())
+    references = measure.references
+    floor = next((arm.style.value for arm in scores if arm.name == request.baseline), None)
     return Evaluation(
         verdict=verdict(gaps, scores, comparisons),
         notes=tuple(_notes(request, measure, scores)),
@@ -139,8 +137,7 @@ def _gaps(request: Request, measure: Measure) -> list[Validity]:
     for readout, encoder in itertools.product(READOUTS, filter(None, encoders)):
         sets = (measure.vectors(encoder, pictures) for pictures in (request.references, others))
         gap = style_gap(*sets, readout, seed=request.seed)
-        interval = Interval(gap.gap.value, gap.gap.low, gap.gap.high)
-        found.append(Validity(encoder.name, readout, interval, gap.told_apart))
+        found.append(Validity(encoder.name, readout, Interval.of(gap.gap), gap.told_apart))
     return found
 
 
@@ -195,8 +192,7 @@ def _scores(request: Request, measure: Measure, candidate: Arm) -> list[tuple[st
 
 
 def _told(comparison: object) -> tuple[Interval, float]:
-    found = comparison.difference
-    return Interval(found.value, found.low, found.high), comparison.significance.p
+    return Interval.of(comparison.difference), comparison.significance.p
 
 
 def _notes(request: Request, measure: Measure, scores: Sequence[ArmScores]) -> list[str]:
@@ -223,28 +219,24 @@ def _notes(request: Request, measure: Measure, scores: Sequence[ArmScores]) -> l
             "mean over resamples, KID over subsets. The paper's FID and KID come from another "
             "Inception network, torchvision's."
         )
-    return [*filter(None, notes), *_best_of_many(request, measure), *_encoder_notes(measure)]
+    return [*filter(None, notes), *_best_of_many(request, scores), *_encoder_notes(measure)]
 
 
-def _best_of_many(request: Request, measure: Measure) -> list[str]:
+def _best_of_many(request: Request, scores: Sequence[ArmScores]) -> list[str]:
     """The best arm, chosen on one half of the prompts and reported on the other."""
     tuned = [arm for arm in request.arms if arm.name != request.baseline]
     contents = tuned[0].captions or tuned[0].prompts
     if len(tuned) < 2 or len(set(contents)) < 2 * LEAST:
         return []
     chosen, rest = halves(contents, seed=request.seed)
-    style = {
-        arm.name: style_similarity(measure.references, measure.style(arm), "pairwise")
-        for arm in tuned
-    }
-    best = max(style, key=lambda name: style[name][chosen].mean())
+    style = {arm.name: np.array([one.style for one in arm.pictures]) for arm in scores}
+    best = max((arm.name for arm in tuned), key=lambda name: style[name][chosen].mean())
     told = f"Chosen on one half of the prompts, {best} is nearest to the style; on the other half "
     told += f"it has {style[best][rest].mean():.3f}"
     if request.base is not None:
-        base = style_similarity(measure.references, measure.style(request.base), "pairwise")
-        against = compare_scores(style[best][rest], base[rest], seed=request.seed).difference
-        interval = Interval(against.value, against.low, against.high)
-        told += f", {signed(interval)} over {request.base.name}"
+        base = style[request.baseline][rest]
+        against = compare_scores(style[best][rest], base, seed=request.seed).difference
+        told += f", {signed(Interval.of(against))} over {request.base.name}"
     return [f"{told}. The best of several is otherwise optimistic."]
 
 

@@ -11,11 +11,12 @@ from .arms import Arm
 from .bootstrap import interval
 from .distances import cmmd, frechet_distance, inception_score, kernel_distance
 from .diversity import drift, mean_pairwise_distance, vendi_score
+from .features import unit
 from .paper import bootstrapped_frechet, subset_kernel
 from .policy import advice
 from .result import ArmScores, Interval, PictureScores, SetScores
 from .roles import Roles, Vectors
-from .similarity import style_similarity
+from .similarity import self_similarity, style_similarity
 from .statistics import LEAST, normalised_interval, similarity_interval
 
 
@@ -123,7 +124,7 @@ class Measure:
         if min(len(found), len(self.references)) < LEAST:
             return Interval(mean)
         made = similarity_interval(self.references, found, seed=self.seed)
-        return Interval(made.value, made.low, made.high)
+        return Interval.of(made)
 
     def _normalised(self, arm: Arm, found: np.ndarray) -> Interval | None:
         if self._base is None or min(len(found), len(self.references)) < LEAST:
@@ -131,11 +132,11 @@ class Measure:
         if arm is self._base:
             return Interval(0.0)
         base = self.style(self._base)
-        ceiling = _self_mean(self.references)
+        ceiling = self_similarity(self.references).mean()
         if ceiling <= style_similarity(self.references, base, "pairwise").mean():
             return None
         made = normalised_interval(self.references, found, base, seed=self.seed)
-        return Interval(made.value, made.low, made.high)
+        return Interval.of(made)
 
     def _mean(self, scores: np.ndarray | None) -> Interval | None:
         if scores is None:
@@ -143,7 +144,7 @@ class Measure:
         if len(scores) < LEAST:
             return Interval(float(scores.mean()))
         made = interval(lambda rows, _: rows @ scores / rows.sum(1), len(scores), 0, seed=self.seed)
-        return Interval(made.value, made.low, made.high)
+        return Interval.of(made)
 
     def _nearest(self, arm: Arm) -> tuple[np.ndarray, np.ndarray] | None:
         """The reference nearest to each picture, and how near."""
@@ -197,11 +198,5 @@ class Measure:
         )
 
 
-def _self_mean(references: np.ndarray) -> float:
-    rows = _unit(references)
-    cosines = rows @ rows.T
-    return float((cosines.sum() - np.trace(cosines)) / (len(rows) * (len(rows) - 1)))
-
-
 def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit("pictures", rows)

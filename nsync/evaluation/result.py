@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, dataclass, field
 
+from . import bootstrap
+
 Json = dict[str, object]
 
 
@@ -12,6 +14,11 @@ class Interval:
     value: float
     low: float | None = None
     high: float | None = None
+
+    @classmethod
+    def of(cls, found: bootstrap.Interval) -> "Interval":
+        """That of a bootstrap."""
+        return cls(found.value, found.low, found.high)
 
     @property
     def excludes_zero(self) -> bool:

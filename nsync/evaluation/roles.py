@@ -89,11 +89,16 @@ class Vectors:
 
     def __init__(self, folder: Path, on_item: Callable[[int, int], None] | None = None) -> None:
         self._folder, self._on_item = folder, on_item
+        self._found: dict[tuple[str, int], tuple[Sequence[Tensor], np.ndarray]] = {}
 
     def __call__(self, encoder: Encoder, pictures: Sequence[Tensor]) -> np.ndarray:
-        """float64 `[n, width]`."""
-        found = encode_stored(encoder, pictures, self._folder, self._on_item)
-        return found.double().numpy()
+        """float64 `[n, width]`; the same sequence of pictures is looked up once."""
+        key = (encoder.name, id(pictures))
+        if key not in self._found:
+            found = encode_stored(encoder, pictures, self._folder, self._on_item)
+            # With the pictures, so that no other sequence can come to have this id.
+            self._found[key] = pictures, found.double().numpy()
+        return self._found[key][1]
 
 
 def _first(known: dict[str, Encoder], names: Sequence[str]) -> Encoder | None:

@@ -100,7 +100,7 @@ class StyleWatch:
     ) -> None:
         self._comparison, self._denoiser = comparison, denoiser
         self._references, self._roles = references, Roles.of(encoders)
-        self._vectors = Vectors(store)
+        self._store = store
         self._folder, self._write, self._show = folder, write, show
         self._on_item, self._patience = on_item, patience
         self.points: list[Point] = []
@@ -165,7 +165,8 @@ class StyleWatch:
 
     def _point(self, arm: Arm, done: int) -> Point:
         base = self._base(arm, done)
-        measure = Measure(self._references, base, self._roles, self._vectors, paper=False, seed=0)
+        vectors = Vectors(self._store)  # of this score alone, or all pictures would stay in memory
+        measure = Measure(self._references, base, self._roles, vectors, paper=False, seed=0)
         style = style_similarity(measure.references, measure.style(arm), "pairwise")
         error = float(style.std(ddof=1) / np.sqrt(len(style))) if len(style) > 1 else 0.0
         drift = 0.0 if done == 0 else measure.drift(arm)

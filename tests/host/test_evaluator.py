@@ -233,6 +233,9 @@ def refuse(host):
             "evaluator": {"arms": None, "candidates": ["2", 0], "baseline": ["20", 0]}
         },
         "no such LoRA": {"comparison": {"loras": "gone.safetensors"}},
+        "a path": {
+            "comparison": {"loras": str(host.base / "output" / "loras" / "half.safetensors")}
+        },
         "no match": {"comparison": {"loras": "half*\nnothing*"}},
         "no such embedding": {"comparison": {"loras": "embedding:gone"}},
         "no captions": {"comparison": {"captions": "\n"}},
@@ -281,6 +284,7 @@ def _asked(host, asked):
         ("nothing to judge", "expected `arms` from Style Comparison, or `candidates`"),
         ("unequal arms", "expected as many pictures as"),
         ("no such LoRA", "`loras`: expected names of LoRA files"),
+        ("a path", "`loras`: expected names of LoRA files"),
         ("no match", "got 'nothing*'"),
         ("no such embedding", "got 'embedding:gone'"),
         ("no captions", "`captions`: expected at least one line"),
