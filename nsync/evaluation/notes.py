@@ -27,9 +27,11 @@ def notes_on(
         "cmmd": True,
         "kid": measure.roles.inception is not None,
         "fid": measure.roles.inception is not None,
-        "is": measure.roles.classes is not None,
     }
-    notes += [advice(metric, least).sentence for metric in shown if shown[metric]]
+    notes += [advice(metric, least).sentence for metric, known in shown.items() if known]
+    if measure.roles.classes is not None:
+        drawn = min(len(arm.pictures) for arm in request.arms)
+        notes.append(advice("is", drawn).sentence)
     notes += _seed_notes(request)
     notes += _parity_notes(request, measure.roles)
     if measure.roles.distance is None:

@@ -9,6 +9,7 @@ from plain_encoders import PlainEncoder, pictures
 from plain_evaluation import WARM, every_encoder, request
 
 from nsync.evaluation import cmmd, frechet_distance, inception_score, kernel_distance
+from nsync.evaluation.chart import chart
 from nsync.evaluation.evaluate import evaluate
 from nsync.evaluation.paper import bootstrapped_frechet, subset_kernel
 from nsync.evaluation.request import Request
@@ -83,6 +84,14 @@ def test_the_metrics_own_numbers_take_the_2015_network(tmp_path: Path) -> None:
     assert any(note.startswith(idle) for note in found.notes)
 
 
+def test_no_column_of_the_charts_table_is_cut_off(tmp_path: Path) -> None:
+    found = evaluate(asked(PAPER, 9), ENCODERS, tmp_path)
+    arms = tuple(replace(arm, name=f"a LoRA of a long name, {arm.name}") for arm in found.arms)
+    pixels = np.asarray(chart(replace(found, arms=arms)))
+    assert pixels.shape[1] > 1100
+    assert (pixels[:, [0, 1, -2, -1]] == 255).all()
+
+
 def test_the_inception_score_is_shown_as_no_style_metric(tmp_path: Path) -> None:
     few, many = (evaluate(asked(PAPER, times), ENCODERS, tmp_path) for times in (8, 9))
     caption = "Inception Score (no style metric)"
@@ -90,4 +99,6 @@ def test_the_inception_score_is_shown_as_no_style_metric(tmp_path: Path) -> None
     encoder = ENCODERS[4]
     pool = encoder.encode(list(many_pictures := asked(PAPER, 9).ordered()[0].pictures))
     assert len(many_pictures) == 108
+    assert any("bounded by their number" in note for note in many.notes)
+    assert any("needs at least 100 pictures" in note for note in few.notes)
     assert column(many, caption) == f"{inception_score(encoder.probabilities(pool)):.2f}"
