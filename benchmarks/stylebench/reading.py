@@ -12,6 +12,7 @@ Record = dict[str, object]
 
 _TEXTS = ("study", "style", "adapter", "arm")
 _COUNTS = ("seed", "step", "positives_seen", "pictures_seen", "passes")
+_SHARES = ("style_hit", "content")  # of which a root is taken
 _REMEDY = "Remove the line, and let the study measure that cell again."
 
 
@@ -60,7 +61,7 @@ def _check_fields(record: Record, name: str) -> None:
             raise InputError(name, f"`{field}`: {rule}", f"{record[field]!r}"[:80], _REMEDY)
 
 
-_METRICS_RULE = "an object of finite numbers or null by metric"
+_METRICS_RULE = "an object of finite numbers or null by metric, shares in 0..1"
 
 
 def _is_text(value: object) -> bool:
@@ -76,7 +77,11 @@ def _is_number(value: object) -> bool:
 
 
 def _is_metrics(value: object) -> bool:
-    return isinstance(value, dict) and all(v is None or _is_number(v) for v in value.values())
+    if not isinstance(value, dict):
+        return False
+    known = {name: number for name, number in value.items() if number is not None}
+    shares = [known[name] for name in _SHARES if name in known]
+    return all(map(_is_number, known.values())) and all(0 <= share <= 1 for share in shares)
 
 
 def _check_together(path: Path, numbers: Sequence[int], records: Sequence[Record]) -> None:
