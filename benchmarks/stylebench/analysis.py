@@ -37,7 +37,7 @@ class _Cells:
 
     def __init__(self, records: Sequence[Record]) -> None:
         trained = [record for record in records if record["arm"] != BASE]
-        self.adapters = tuple(sorted({str(record["adapter"]) for record in trained}))
+        self.adapters = tuple(sorted({str(r["adapter"]) for r in trained}, key=_by_length))
         self._found: dict[tuple[str, str, int], dict[Cell, Record]] = defaultdict(dict)
         for record in records:
             adapters = self.adapters if record["arm"] == BASE else [record["adapter"]]
@@ -106,6 +106,11 @@ def analyse(records: Sequence[Record], baselines: Sequence[str] | None = None) -
     return replace(found, notes=notes(found))
 
 
+def _by_length(name: str) -> tuple[int, str]:
+    """Puts what a longer name is made of before it."""
+    return len(name), name
+
+
 def _value(record: Record, metric: str) -> float | None:
     metrics = record["metrics"]
     if metric != "balanced":
@@ -116,7 +121,7 @@ def _value(record: Record, metric: str) -> float | None:
 
 def _baselines(arms: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...]:
     if given is None:
-        plain = tuple(sorted((a for a in arms if a.startswith(_PLAIN)), key=lambda a: (len(a), a)))
+        plain = tuple(sorted((a for a in arms if a.startswith(_PLAIN)), key=_by_length))
     else:
         plain = tuple(given)
     unknown = [arm for arm in plain if arm not in arms]

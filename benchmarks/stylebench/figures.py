@@ -30,16 +30,17 @@ _PRICES = ("content", "drift")
 def forest(found: Analysis) -> Image.Image:
     """Differences in style hit rate to plain training, a row per arm, a panel per adapter."""
     panels = len(found.adapters)
-    count = max(len(found.arms) - len(found.baselines), 1)
-    size = (1.5 + 4.4 * panels, 1.3 + 0.46 * count)
+    candidates = [arm for arm in found.arms if arm not in found.baselines]
+    size = (2.2 + 4.2 * panels, 1.3 + 0.46 * len(candidates))
     figure = _figure(figsize=size, dpi=130, layout="constrained")
     for axis, adapter in zip(_axes(figure, 1, panels)[0], found.adapters, strict=True):
-        rulings = [one for one in found.rulings if one.adapter == adapter]
-        for place, ruling in enumerate(rulings):
-            _forest_row(axis, found, ruling, place)
+        for ruling in found.rulings:
+            if ruling.adapter == adapter:
+                _forest_row(axis, found, ruling, candidates.index(ruling.arm))
         axis.axvline(0, color=_INK, linewidth=1)
-        axis.set_yticks(range(len(rulings)), [one.arm for one in rulings])
-        axis.set_ylim(max(len(rulings), 1) - 0.4, -0.6)
+        names = candidates if adapter == found.adapters[0] else [""] * len(candidates)
+        axis.set_yticks(range(len(candidates)), names)
+        axis.set_ylim(len(candidates) - 0.4, -0.6)
         axis.set_title(adapter, loc="left", fontsize=10, color=_INK)
         axis.set_xlabel("style hit rate, arm less plain", fontsize=9)
         _plain(axis, "x")

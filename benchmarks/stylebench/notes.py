@@ -29,10 +29,15 @@ def notes(found: Analysis) -> tuple[str, ...]:
     return tuple(note for part in parts for note in part)
 
 
+def counted(number: int, word: str) -> str:
+    """`1 style`, `2,000 styles`."""
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
 def _styles(found: Analysis) -> Iterable[str]:
     if len(found.styles) < LEAST:
         yield (
-            f"{len(found.styles)} styles: no intervals below {LEAST}, and no arm can win. "
+            f"{counted(len(found.styles), 'style')}: no intervals below {LEAST}, and no arm can win. "
             "These numbers show that the study runs, not which arm is better."
         )
     if len(found.styles) > 1 and len(found.seeds) == 1:

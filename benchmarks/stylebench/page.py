@@ -24,6 +24,7 @@ from nsync.images import png
 
 from . import figures, table
 from .analysis import analyse
+from .notes import counted
 from .reading import read_records
 from .result import BASE, METRICS, Analysis
 
@@ -102,9 +103,15 @@ def _budget(found: Analysis) -> str:
         if budget.seconds >= 3600
         else (f"{budget.seconds / 60:.1f} minutes")
     )
+    counts = {
+        "style": len(found.styles),
+        "seed": len(found.seeds),
+        "arm": len(found.arms),
+        "adapter": len(found.adapters),
+    }
+    made_of = ", ".join(counted(number, word) for word, number in counts.items())
     return (
-        f"{budget.cells:,} trainings ({len(found.styles)} styles, {len(found.seeds)} seeds, "
-        f"{len(found.arms)} arms, {len(found.adapters)} adapters) of {found.step} steps: "
+        f"{counted(budget.cells, 'training')} ({made_of}) of {found.step} steps: "
         f"{spent} of training in all{cores}, {budget.passes:,} passes of a picture."
     )
 

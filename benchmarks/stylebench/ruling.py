@@ -68,7 +68,7 @@ def answer(adapter: str, rulings: Sequence[Ruling], compared: Compared) -> Answe
     winners = [one for one in ranked if one.wins]
     details = [_numbers(one, compared) for one in (winners or ranked[:1])]
     if winners:
-        more = f"; so do {_listed(winners[1:])}" if winners[1:] else ""
+        more = f"; as well: {_listed(winners[1:])}" if winners[1:] else ""
         headline = f"{winners[0].arm} beats plain on style at no worse drift{more}."
     else:
         headline = "No arm beats plain."

@@ -126,7 +126,7 @@ def _compared(found: Analysis, ruling: Ruling, metric: str, against: str) -> Tex
     if one is None:
         return Text("")
     digits, shown = METRICS[metric].digits, one.shown
-    value = f"{one.difference.value:+.{digits}f}".replace("-", MINUS)
+    value = f"{round(one.difference.value, digits) + 0.0:+.{digits}f}".replace("-", MINUS)
     parts = [_span(one.difference, digits), probability(one.p_holm)]
     note = "\n".join(part for part in parts if part)
     return Text(value, note, shown if shown in ("better", "worse") else "")

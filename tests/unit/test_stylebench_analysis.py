@@ -4,6 +4,7 @@ import itertools
 import json
 import random
 import statistics as standard
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from benchmarks.stylebench.inference import (
 )
 from benchmarks.stylebench.reading import read_records
 from nsync.errors import InputError
+from nsync.evaluation.result import Interval
 
 
 def normal(styles, seeds, between, within, rng):
@@ -144,6 +146,29 @@ def test_nothing_is_detectable_where_no_p_value_is_small_enough():
 
 
 LIFTS = {"plain": 0.0, "plain wide": 0.02, "good": 0.12, "same": 0.02, "bad": -0.1}
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "p_holm", "word"),
+    [
+        ("style_hit", 0.01, 0.05, 0.049, "better"),
+        ("style_hit", -0.05, -0.01, 0.049, "worse"),
+        ("drift", 0.01, 0.05, 0.049, "worse"),
+        ("drift", -0.05, -0.01, 0.049, "better"),
+        ("style_hit", 0.01, 0.05, 0.05, "no difference shown"),
+        ("style_hit", -0.01, 0.07, 0.01, "no difference shown"),
+        ("style_hit", None, None, 0.01, "no difference shown"),
+    ],
+)
+def test_a_difference_is_shown_by_corrected_p_and_interval_together(
+    clear, metric, low, high, p_holm, word
+):
+    value = 0.03 if low is None else (low + high) / 2
+    interval = Interval(value, low, high)
+    found = replace(
+        clear.comparisons[0], metric=metric, difference=interval, p=0.001, p_holm=p_holm
+    )
+    assert found.shown == word
 
 
 @pytest.fixture(scope="module")

@@ -147,9 +147,18 @@ def test_a_study_of_one_style_without_pictures_has_a_page(tmp_path):
     page = report(write_study(tmp_path / "in", records), tmp_path / "out")
     text = page.read_text(encoding="utf-8")
     assert "No arm beats plain." in text
-    assert "no intervals below 5" in text
+    assert "1 style: no intervals below 5" in text
+    assert "2 trainings (1 style, 1 seed, 2 arms, 1 adapter) of 100 steps" in text
     assert "<h2>Pictures</h2>" not in text
     assert Tags(text).open == []
+
+
+def test_a_study_that_has_only_begun_says_so(tmp_path):
+    folder = write_study(tmp_path / "in", study({"plain": 0}, styles=2, seeds=1))
+    text = report(folder, tmp_path / "out").read_text(encoding="utf-8")
+    assert "Nothing was measured that plain can be compared with." in text
+    assert "beat" not in text.split("</h1>")[1].split("<h2>How")[0]
+    assert "What each arm has over" not in text
 
 
 def test_baselines_may_be_named(tmp_path):
