@@ -37,8 +37,8 @@ def counted(number: int, word: str) -> str:
 def _styles(found: Analysis) -> Iterable[str]:
     if len(found.styles) < LEAST:
         yield (
-            f"{counted(len(found.styles), 'style')}: no intervals below {LEAST}, and no arm can win. "
-            "These numbers show that the study runs, not which arm is better."
+            f"{counted(len(found.styles), 'style')}: no intervals below {LEAST}, and no arm can "
+            "win. These numbers show that the study runs, not which arm is better."
         )
     if len(found.styles) > 1 and len(found.seeds) == 1:
         yield "One seed: what a style and what a seed does cannot be told apart."
