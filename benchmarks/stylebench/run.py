@@ -57,12 +57,15 @@ def run_study(
         return outcome
     count = min(processes or os.cpu_count() or 1, len(todo))
     pace = _Pace(count, todo, minutes)
+    seeds = dict.fromkeys(cell.seed for cell in todo)
     with Pool(study, folder, count) as pool:
-        for seed, result in pool.results(dict.fromkeys(cell.seed for cell in todo), pace.left):
+        for seed, result in pool.results(seeds, pace.has_time, pace.end):
             if isinstance(result, str):
                 raise RuntimeError(f"What cells of seed {seed} share was not made:\n{result}")
             tell(f"Seed {seed}: the base's pictures and the negatives are there")
-        for cell, result in pool.results(todo, pace.left_after_one):
+        if not pace.has_time():
+            return outcome
+        for cell, result in pool.results(todo, pace.has_time, pace.end):
             if isinstance(result, str):
                 outcome.failed[cell] = result
                 tell(f"{cell} failed:\n{result}")
@@ -81,11 +84,14 @@ class _Pace:
         processes: that work at once.
         todo: cells.
         minutes: from now on, or None.
+
+    Attributes:
+        end: when time is over, by `time.monotonic`.
     """
 
     def __init__(self, processes: int, todo: Sequence[Cell], minutes: float | None) -> None:
         self._processes, self._todo = processes, sum(cell.arm != BASE for cell in todo)
-        self._end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self.end = math.inf if minutes is None else time.monotonic() + 60 * minutes
         self._seconds: list[float] = []
 
     def add(self, cell: Cell, seconds: float) -> None:
@@ -93,13 +99,9 @@ class _Pace:
         if cell.arm != BASE:
             self._seconds.append(seconds)
 
-    def left(self) -> float:
-        """Seconds until the time is over."""
-        return self._end - time.monotonic()
-
-    def left_after_one(self) -> float:
-        """The same if another cell had been run first: nothing where it would not be ready."""
-        return self.left() - self._mean
+    def has_time(self) -> bool:
+        """Whether a cell that is begun now would be ready in time."""
+        return time.monotonic() + self._mean < self.end
 
     def __str__(self) -> str:
         """The time that the rest will take."""

@@ -200,9 +200,9 @@ class _Reader:
         told = set()
         for adapter in study.adapters:
             told.add(_complaint(replace(arm.settings, trains=adapter).check))
-        self.problems += [f"{path}.settings {one}" for one in sorted(told - {""})]
+        self.problems += [f"`{path}.settings` {one}" for one in sorted(told - {""})]
         if told == {""} and (one := _complaint(lambda: arm.negatives.check(TOKEN))):
-            self.problems.append(f"{path}.negatives {one}")
+            self.problems.append(f"`{path}.negatives` {one}")
         if told == {""} and arm.equal == PICTURES:
             rivals = [one for one in study.arms if one.equal != PICTURES and _is_good(one)]
             seen = {one.pictures_per_step for one in rivals if one.branches > 1}

@@ -26,8 +26,6 @@ from .study import TOKEN
 SCENES = len(SHAPES) * len(COLOURS) * len(PLACES) * len(COUNTS) * len(BACKGROUNDS)
 """All scenes that there are."""
 
-_PART = 256
-
 
 @dataclass(frozen=True)
 class Scenes:
@@ -46,9 +44,10 @@ class Scenes:
 
 def draw_apart(training: int, held_out: int, plain: int, seed: int) -> Scenes:
     """So many scenes of each kind (`SCENES` at most in all), the same for every style and arm."""
-    wanted, found, count = training + held_out + plain, [], 0
+    wanted, found = training + held_out + plain, []
+    count = wanted
     while len(found) < wanted:  # drawn again from the start: a scene depends on its number only
-        count += _PART
+        count *= 2
         found = list(dict.fromkeys(draw_scenes(count, derive_seed(seed, "scenes"))))
     parts = found[:training], found[training : training + held_out]
     return Scenes(*map(tuple, (*parts, found[training + held_out : wanted])))
