@@ -1,0 +1,69 @@
+"""usage: python -m benchmarks.stylebench run STUDY.yaml [--processes N] [--minutes M]
+       python -m benchmarks.stylebench report STUDY
+
+`run` runs what has not been run of a study, and can be stopped and called again at any time;
+`report` writes the tables, figures and page of its records into docs/stylebench.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from nsync.errors import InputError
+
+from .run import run_study
+from .study_file import read_study
+
+ROOT = Path(__file__).parents[2]
+OUTPUT, REPORTS = ROOT / "output" / "stylebench", ROOT / "docs" / "stylebench"
+
+
+def main() -> int:
+    """Run the command; 0 if all went well, even if not all is done."""
+    args = _arguments()
+    try:
+        if args.command == "report":
+            from .page import report
+
+            report(OUTPUT / args.study, REPORTS)
+            return 0
+        return _run(args)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    study = read_study(args.study)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        outcome = run_study(study, OUTPUT / study.name, args.processes, args.minutes)
+    except KeyboardInterrupt:
+        print("Stopped; the same command goes on with the cells that are not done.")
+        return 130
+    print(f"{outcome.done} of {outcome.cells} cells done, {len(outcome.failed)} failed")
+    return 1 if outcome.failed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.stylebench")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run")
+    run.add_argument("study", type=Path, help="its YAML file")
+    run.add_argument("--processes", type=_from_one, help="as many as cores, if not given")
+    run.add_argument("--minutes", type=float, help="stop after so many")
+    report = commands.add_parser("report")
+    report.add_argument("study", help="its name")
+    return parser.parse_args()
+
+
+def _from_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1 process")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""A study: which styles, seeds, adapters and arms, and everything they have in common."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+from nsync import __version__
+from nsync.denoiser import SamplerSettings
+from nsync.draws import derive_seed
+from nsync.negatives import NegativeSettings
+from nsync.rules import needs_anchor, needs_negative
+from nsync.settings import TrainSettings
+
+TUNING, REPORTING = "tuning", "reporting"
+KINDS = (TUNING, REPORTING)
+TUNING_STYLES = ("neon", "basket")
+"""Styles on which settings may be chosen; results are reported on the other ten."""
+
+STEPS, PICTURES = "steps", "pictures"
+EQUALS = (STEPS, PICTURES)
+BASE = "base"
+TOKEN = "sks"
+"""The style token of all studies: a word that means nothing to the base."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        settings: without what a cell decides: steps, seed and adapter.
+        negatives: how they are painted, for rules that need them; its seed is the cell's.
+        equal: what an arm has as many of as those with negatives: "steps" at the study's batch, or
+            "pictures" seen, in as many steps of a larger batch.
+    """
+
+    name: str
+    settings: TrainSettings
+    negatives: NegativeSettings
+    equal: str = STEPS
+
+    @property
+    def branches(self) -> int:
+        """Branches of a step: positives, and negatives and anchors where the rule needs them."""
+        rule = self.settings.rule
+        return 1 + needs_negative(rule) + needs_anchor(rule)
+
+    @property
+    def positives_per_step(self) -> int:
+        """Positives that a step sees (anchors are not counted)."""
+        return self.settings.batch * self.settings.accumulate
+
+    @property
+    def pictures_per_step(self) -> int:
+        """Pictures of all branches that a step sees, which is its forward-backward passes."""
+        return self.positives_per_step * self.branches
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is trained once."""
+
+    style: str
+    adapter: str
+    arm: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.style}, {self.adapter}, {self.arm}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its file has it; `study_file.read_study` is the only place that judges it.
+
+    Attributes:
+        kind: "tuning" or "reporting"; see `TUNING_STYLES`.
+        positives: training pictures of a style.
+        pictures: held-out captions, each drawn once with the style token.
+        plain_pictures: other captions, drawn without it.
+        measure_at: steps after which is measured, ascending; training ends with the last.
+        sampler: how the measured pictures are drawn.
+    """
+
+    name: str
+    kind: str
+    styles: tuple[str, ...]
+    seeds: tuple[int, ...]
+    adapters: tuple[str, ...]
+    positives: int
+    pictures: int
+    plain_pictures: int
+    measure_at: tuple[int, ...]
+    sampler: SamplerSettings
+    arms: tuple[Arm, ...]
+
+    def arm(self, name: str) -> Arm:
+        """The arm of this name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells; whoever stops among them has seen every style about equally often.
+
+        All arms of a style and seed come together, the base first, and all styles of a seed.
+        """
+        for seed in self.seeds:
+            for style in self.styles:
+                for adapter in self.adapters:
+                    for arm in (BASE, *(arm.name for arm in self.arms)):
+                        yield Cell(style, adapter, arm, seed)
+
+    def steps_of(self, cell: Cell) -> tuple[int, ...]:
+        """The steps of which a cell has a record."""
+        return (0,) if cell.arm == BASE else self.measure_at
+
+    def settings(self, cell: Cell) -> TrainSettings:
+        """What a cell trains with: the arm's, and what the cell decides."""
+        return replace(
+            self.arm(cell.arm).settings,
+            trains=cell.adapter,
+            seed=derive_seed(cell.seed, "training"),
+            steps=self.measure_at[-1],
+            preview_every=math.gcd(*self.measure_at),
+            save_every=0,
+        )
+
+    def negatives(self, arm: Arm, seed: int) -> NegativeSettings:
+        """How an arm's negatives are painted in cells of this seed."""
+        return replace(arm.negatives, seed=derive_seed(seed, "negatives"))
+
+    def facts(self) -> dict[str, object]:
+        """Everything that changes results, as JSON values; see `store.check_same_study`."""
+        common = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in ("arms", "styles", "seeds", "adapters")
+        }
+        arms = {
+            arm.name: {
+                "settings": arm.settings.as_dict(),
+                "negatives": asdict(arm.negatives) if needs_negative(arm.settings.rule) else None,
+            }
+            for arm in self.arms
+        }
+        return {**common, "token": TOKEN, "nsync": __version__, "arms": arms}

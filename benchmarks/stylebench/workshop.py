@@ -1,0 +1,87 @@
+"""Everything that a process needs to run cells of a study."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from nsync.files import write_atomic
+from nsync.images import to_uint8
+from nsync.rules import needs_negative
+from nsync.style_set import StyleSet
+
+from . import store
+from .cell import Looked, Record, base_record, records, train_cell
+from .draw import Drawn, base_drawn, draw, strip
+from .measure import Instruments, Truth
+from .study import BASE, Arm, Cell, Study
+from .world import Scenes, draw_apart, positives, references, tiny_denoiser, with_negatives
+
+
+class Workshop:
+    """The base, the instruments, and what the cells of a style and seed share.
+
+    Args:
+        folder: of the study; see `store`.
+    """
+
+    def __init__(self, study: Study, folder: Path) -> None:
+        self.study, self.folder = study, folder
+        self._shared = store.shared_folder(folder)
+        self._denoiser, self._instruments = tiny_denoiser(), Instruments()
+        self._truth = lru_cache(1)(self._look_at_truth)
+
+    def prepare(self, seed: int) -> None:
+        """Draw what the cells of a seed share, so that no two processes come to draw it at once."""
+        self._base(seed)
+        for style in self.study.styles:
+            for arm in self.study.arms:
+                self.style_set(style, seed, arm)
+
+    def run(self, cell: Cell) -> list[Record]:
+        """The records of a cell; its last pictures and its log go into the study's folder."""
+        truth = self._truth(cell.style, cell.seed)
+        if cell.arm == BASE:
+            drawn = self._base(cell.seed)
+            self._keep(cell, drawn)
+            return [base_record(self.study, cell, self._instruments.measure(drawn, truth))]
+        found: dict[int, Looked] = {}
+
+        def look(done: int, seconds: float) -> None:
+            drawn = draw(self._denoiser, truth.scenes, self.study.sampler, cell.seed)
+            found[done] = Looked(seconds, self._instruments.measure(drawn, truth))
+            self._keep(cell, drawn)
+
+        style_set = self.style_set(cell.style, cell.seed, self.study.arm(cell.arm))
+        settings = self.study.settings(cell)
+        log = train_cell(settings, self._denoiser, style_set, self.study.measure_at, look)
+        store.keep_log(self.folder, cell, log)
+        return records(self.study, cell, found, log)
+
+    def style_set(self, style: str, seed: int, arm: Arm) -> StyleSet:
+        """What an arm is trained on, with negatives if its rule needs them."""
+        scenes = self._scenes(seed)
+        plain = positives(scenes, style, seed)
+        if not needs_negative(arm.settings.rule):
+            return plain
+        settings = self.study.negatives(arm, seed)
+        return with_negatives(plain, scenes, style, settings, self._denoiser, self._shared)
+
+    def _keep(self, cell: Cell, drawn: Drawn) -> None:
+        write_atomic(store.strip_file(self.folder, cell), strip(drawn.styled))
+
+    def _scenes(self, seed: int) -> Scenes:
+        study = self.study
+        return draw_apart(study.positives, study.pictures, study.plain_pictures, seed)
+
+    def _base(self, seed: int) -> Drawn:
+        scenes, sampler = self._scenes(seed), self.study.sampler
+        return base_drawn(self._denoiser, scenes, sampler, seed, self._shared)
+
+    def _look_at_truth(self, style: str, seed: int) -> Truth:
+        scenes = self._scenes(seed)
+        true = references(scenes, style, seed)
+        write_atomic(store.reference_file(self.folder, style, seed), strip(true))
+        items = positives(scenes, style, seed).items
+        trained = to_uint8(torch.stack([item.pixels for item in items]))
+        return self._instruments.truth(style, scenes, true, trained, self._base(seed))

@@ -1,0 +1,110 @@
+"""What all arms of a style and seed are given: scenes, positives, true renders, negatives."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from nsync.diffusers_denoiser import DiffusersDenoiser
+from nsync.draws import derive_seed
+from nsync.images import to_uint8
+from nsync.negatives import NegativeSettings, make_negatives
+from nsync.style_set import StyleItem, StyleSet
+from nsync.tiny import BASE_FOLDER
+from nsync.tiny.scenes import BACKGROUNDS, COLOURS, COUNTS, PLACES, SHAPES, SIZE, Scene, draw_scenes
+from nsync.tiny.world import render
+
+from .study import TOKEN
+
+SCENES = len(SHAPES) * len(COLOURS) * len(PLACES) * len(COUNTS) * len(BACKGROUNDS)
+"""All scenes that there are."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The scenes of a seed, none of them twice: what is asked for was never trained on.
+
+    Attributes:
+        training: of the positives.
+        held_out: of the pictures that are drawn with the style token.
+        plain: of those that are drawn without it.
+    """
+
+    training: tuple[Scene, ...]
+    held_out: tuple[Scene, ...]
+    plain: tuple[Scene, ...]
+
+
+def draw_apart(training: int, held_out: int, plain: int, seed: int) -> Scenes:
+    """So many scenes of each kind (`SCENES` at most in all), the same for every style and arm."""
+    wanted, found = training + held_out + plain, []
+    count = wanted
+    while len(found) < wanted:  # drawn again from the start: a scene depends on its number only
+        count *= 2
+        found = list(dict.fromkeys(draw_scenes(count, derive_seed(seed, "scenes"))))
+    parts = found[:training], found[training : training + held_out]
+    return Scenes(*map(tuple, (*parts, found[training + held_out : wanted])))
+
+
+def positives(scenes: Scenes, style: str, seed: int) -> StyleSet:
+    """The training pictures, true renders as 8-bit files would hold them, with their captions."""
+    pictures = to_uint8(render(scenes.training, style, derive_seed(seed, "positives")))
+    return _style_set(scenes, pictures.float() / 255)
+
+
+def references(scenes: Scenes, style: str, seed: int) -> Tensor:
+    """True renders of the held-out captions, uint8 `[n, 3, 64, 64]`."""
+    return to_uint8(render(scenes.held_out, style, derive_seed(seed, "references")))
+
+
+def with_negatives(
+    style_set: StyleSet,
+    scenes: Scenes,
+    style: str,
+    settings: NegativeSettings,
+    denoiser: DiffusersDenoiser,
+    folder: Path,
+) -> StyleSet:
+    """The set with negatives, painted where `folder` does not have them yet.
+
+    Those from pure noise follow from the captions and the seed alone, so that one folder serves
+    all styles of a seed; those that start from the positives have one for each style.
+    """
+    told = {**asdict(settings), "style": style if settings.from_positive else ""}
+    key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    # Their names depend on the positives' pixels, too: a picture of nothing stands for each.
+    nothing = torch.zeros(len(style_set), 3, SIZE, SIZE)
+    asked = style_set if settings.from_positive else _style_set(scenes, nothing)
+    painted = make_negatives(settings, denoiser, asked, folder / key)
+    files = {item.name: item.negatives for item in painted.items}
+    return style_set.with_negatives(files, painted.base)
+
+
+def prompts(scenes: Sequence[Scene]) -> list[str]:
+    """The captions with the style token, as the trainer makes them."""
+    template = StyleSet((), TOKEN).template
+    return [template.format(caption=scene.caption(), token=TOKEN) for scene in scenes]
+
+
+def tiny_denoiser() -> DiffusersDenoiser:
+    """The tiny base in float32."""
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    pipeline = StableDiffusionPipeline.from_pretrained(BASE_FOLDER, local_files_only=True)
+    pipeline.text_encoder.float()  # the others are already
+    return DiffusersDenoiser(pipeline)
+
+
+def _style_set(scenes: Scenes, pictures: Tensor) -> StyleSet:
+    items = tuple(
+        StyleItem(f"picture_{place:03}", scene.caption(), pixels=picture)
+        for place, (scene, picture) in enumerate(zip(scenes.training, pictures, strict=True))
+    )
+    return StyleSet(items, TOKEN, resolution=SIZE)
