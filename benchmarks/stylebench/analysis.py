@@ -1,10 +1,13 @@
 """From records to results: paired differences against plain training, and who wins.
 
 Fixed before any study was run. A pair is two cells of one style and one seed, arm and baseline:
-equal positives, captions and noise. At the last step every arm is held against every baseline, for
-each adapter and each metric; `inference` says how intervals and p-values come about, and why over
-styles; `ruling` says who wins. p-values are corrected (Holm) over the arms within an adapter, a
-metric and a baseline. One metric decides, `result.PRIMARY`; all others are looked at.
+equal positives, captions and noise. At the deciding step every arm is held against every
+baseline, for each adapter and each metric; `inference` says how intervals and p-values come about,
+and why over styles; `ruling` says who wins. p-values are corrected (Holm) over the arms within an
+adapter, a metric and a baseline. One metric decides, `result.PRIMARY`; all others are looked at.
+
+The deciding step is the last measured one at which `plain` hits the style in 30 to 80 %, where
+there is room on both sides: later every arm hits it, earlier none does. Plain alone chooses it.
 
 Every arm makes as many optimizer steps as any other at a step; an arm with negatives sees more
 pictures in them. So there are two baselines or more: `plain`, of equal steps, and plain arms of
@@ -16,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import log, sqrt
+from statistics import fmean
 
 from nsync.errors import InputError
 from nsync.evaluation.permutation import holm
@@ -24,7 +28,7 @@ from .inference import detectable, effect_size, mean_interval, p_value, style_me
 from .notes import notes
 from .reading import Record
 from .result import BASE, HEADLINES, METRICS, PRIMARY, Analysis, Budget, Comparison, Mean, Ruling
-from .ruling import PICTURES, STEPS, answer, rule_on
+from .ruling import PICTURES, ROOM, STEPS, answer, rule_on
 
 _PLAIN = "plain"
 
@@ -72,8 +76,8 @@ def analyse(records: Sequence[Record], baselines: Sequence[str] | None = None) -
     if not cells.arms:
         raise InputError("records", "records of trained arms", "none", "Run the study.")
     plain = _baselines(cells.arms, baselines)
-    step = cells.steps[-1]
     means = tuple(_means(cells))
+    step = _deciding(cells.steps, [one for one in means if one.arm == plain[0]])
     arms = _ranked(cells.arms, plain, [one for one in means if one.step == step])
     candidates = [arm for arm in arms if arm not in plain]
     compared = tuple(_comparisons(cells, candidates, plain, step, METRICS))
@@ -104,6 +108,21 @@ def analyse(records: Sequence[Record], baselines: Sequence[str] | None = None) -
         ),
     )
     return replace(found, notes=notes(found))
+
+
+def _deciding(steps: Sequence[int], plain: Sequence[Mean]) -> int:
+    """See the top of the page; where no step leaves room, the last of those that come nearest.
+
+    Args:
+        plain: means of the baseline of equal steps, of all metrics, steps and adapters.
+    """
+    low, high = ROOM
+    outside = {}
+    for step in steps:
+        hits = [m.value.value for m in plain if (m.metric, m.step) == (PRIMARY, step)]
+        if hits:
+            outside[step] = max(low - fmean(hits), fmean(hits) - high, 0.0)
+    return min(outside, key=lambda step: (outside[step], -step)) if outside else steps[-1]
 
 
 def _by_length(name: str) -> tuple[int, str]:

@@ -5,10 +5,7 @@ from collections.abc import Iterable
 from nsync.evaluation.statistics import LEAST
 
 from .result import PRIMARY, Analysis, Comparison
-from .ruling import LEAST_PICTURES
-
-_OPEN = (0.3, 0.8)
-"""Where plain training's style hit rate leaves room to both sides."""
+from .ruling import LEAST_PICTURES, ROOM
 
 
 def notes(found: Analysis) -> tuple[str, ...]:
@@ -72,10 +69,10 @@ def _apart(found: Analysis) -> Iterable[str]:
 def _room(found: Analysis) -> Iterable[str]:
     for adapter in found.adapters:
         plain = found.mean(adapter, found.baselines[0], PRIMARY)
-        if plain and not _OPEN[0] <= plain.value.value <= _OPEN[1]:
+        if plain and not ROOM[0] <= plain.value.value <= ROOM[1]:
             yield (
-                f"{adapter}: {plain.arm} hits the style in {plain.value.value:.0%} at the last "
-                "step, outside 30 to 80 %: arms have little room to differ. Look at earlier steps."
+                f"{adapter}: {plain.arm} hits the style in {plain.value.value:.0%} at step "
+                f"{found.step}, outside 30 to 80 %: arms have little room to differ."
             )
 
 

@@ -171,14 +171,14 @@ class Analysis:
     """Everything that the records say.
 
     Attributes:
-        step: the last one, at which arms are compared.
+        step: the deciding one, at which arms are compared; see `analysis`.
         arms: baselines first, then the others, the highest style hit rate first; without the base.
         baselines: that of equal steps first.
         answers: one per adapter.
         notes: what has to be known to read the numbers.
         means: at every step; the base's at step 0, under each adapter.
-        comparisons: at the last step.
-        along: those of `HEADLINES` at every step: to look at, decided by the last alone.
+        comparisons: at the deciding step.
+        along: those of `HEADLINES` at every step, to look at.
     """
 
     study: str
@@ -201,14 +201,14 @@ class Analysis:
         return asdict(self)
 
     def mean(self, adapter: str, arm: str, metric: str) -> Mean | None:
-        """An arm's mean at the last step (the base's at step 0), or None where not measured."""
+        """An arm's mean at the deciding step (the base's at step 0), or None where not measured."""
         step = 0 if arm == BASE else self.step
         keys = (adapter, arm, metric, step)
         found = [m for m in self.means if (m.adapter, m.arm, m.metric, m.step) == keys]
         return found[0] if found else None
 
     def comparison(self, adapter: str, arm: str, against: str, metric: str) -> Comparison | None:
-        """An arm's comparison at the last step, or None where there is none."""
+        """An arm's comparison at the deciding step, or None where there is none."""
         keys = (adapter, arm, against, metric)
         rows = self.comparisons
         found = [c for c in rows if (c.adapter, c.arm, c.against, c.metric) == keys]

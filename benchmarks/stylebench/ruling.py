@@ -1,6 +1,7 @@
 """When an arm beats plain training, and the words for it: fixed before any study was run.
 
-The rule. At the last step of a study, for one adapter, an arm *wins* if all of this holds:
+The rule. At a study's deciding step (see `analysis`), for one adapter, an arm *wins* if all of this
+holds:
 
 1. its style hit rate is higher than that of plain training at equal optimizer steps, and than that
    of plain training that saw as many pictures: both times Holm's corrected p-value (over the arms
@@ -18,6 +19,8 @@ from nsync.evaluation.verdict import probability, signed
 
 from .result import PRIMARY, Answer, Comparison, Ruling
 
+ROOM = (0.3, 0.8)
+"""Where plain training's style hit rate leaves room to both sides."""
 MARGIN = 0.1
 """How much of plain training's mean drift may be added by an arm that is no worse."""
 LEAST_PICTURES = 0.95

@@ -59,7 +59,7 @@ def as_json(found: Analysis) -> str:
 
 
 def scores(found: Analysis, adapter: str, metrics: Iterable[str]) -> list[list[Text]]:
-    """Means at the last step, a row per arm, the base first: its name, then a cell per metric."""
+    """Means at the deciding step, a row per arm, the base first: its name, and its metrics."""
     rows = []
     for arm in (BASE, *found.arms):
         means = [(name, found.mean(adapter, arm, name)) for name in metrics]

@@ -314,7 +314,30 @@ def test_the_order_of_records_does_not_matter(clear):
     assert analyse(records).as_dict() == clear.as_dict()
 
 
-def test_curves_begin_at_the_base_and_the_last_step_decides(clear):
+@pytest.mark.parametrize(
+    ("hits", "step"),
+    [
+        ((0.1, 0.5, 0.97), 100),
+        ((0.35, 0.6, 0.75), 150),
+        ((0.85, 0.95, 1.0), 50),
+        ((0.0, 0.05, 0.1), 150),
+        ((0.1, 0.2, 0.95), 100),
+    ],
+)
+def test_it_is_decided_where_plain_leaves_room(hits, step):
+    """By plain alone: what the arm does there has no say."""
+    records = [
+        record(f"s{style}", arm, 0, at, style_hit=hit + lift, drift=0.1)
+        for arm, lift in (("plain", 0.0), ("new", -0.08))
+        for style in range(6)
+        for at, hit in zip((50, 100, 150), hits, strict=True)
+    ]
+    found = analyse(records)
+    assert found.step == step
+    assert {one.step for one in found.comparisons} == {step}
+
+
+def test_curves_begin_at_the_base_and_one_step_decides(clear):
     steps = {m.step for m in clear.means if m.arm == "good"}
     assert (steps, clear.step) == ({50, 100}, 100)
     assert clear.mean("LoRA", "base", "content").value.value == 1.0
