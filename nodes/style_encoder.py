@@ -66,7 +66,8 @@ class LoadStyleEncoder(io.ComfyNode):
     ) -> io.NodeOutput:
         names = _BOTH_RULERS.get(encoder, (encoder,))
         path = None if encoder == "ruler" else _file(encoder, file, download)
-        half = torch.float16 if precision == "fp16" and encoder != "inception" else torch.float32
+        halves = precision == "fp16" and not encoder.startswith("inception")
+        half = torch.float16 if halves else torch.float32
         paper = preprocessing == PAPER
         loaded = tuple(HostEncoder(_load(name, path, text_file, paper), half) for name in names)
         report = "\n".join(line for one in loaded for line in (one.name, *one.notes))
@@ -182,7 +183,8 @@ def _inputs() -> list[io.Input]:
             "encoder",
             options=[name for name in NAMES if name != "ruler-content"],
             tooltip="csd: style. clip-l-14: prompts, and a control beside CSD. clip-l-14-336: "
-            "CMMD. dinov2: content, diversity, drift. inception: FID and KID. sscd: copies. "
+            "CMMD. dinov2: content, diversity, drift. inception: FID and KID. "
+            "inception-imagenet: FID and KID as the NSYNC paper has them. sscd: copies. "
             "ruler: style and content in pictures of the tiny base, without a file.",
         ),
         io.Combo.Input(

@@ -13,9 +13,11 @@ from torch import Tensor
 from ..nsync.errors import InputError
 from ..nsync.evaluation.arms import Arm
 from ..nsync.evaluation.chart import ranked
-from ..nsync.evaluation.evaluate import PARITIES, Request, evaluate
+from ..nsync.evaluation.evaluate import evaluate
 from ..nsync.evaluation.pictures import as_pictures
 from ..nsync.evaluation.report import Report, write_report
+from ..nsync.evaluation.request import Request
+from ..nsync.evaluation.result import PARITIES
 from ..nsync.files import numbered
 from ..nsync.style_set import StyleSet
 from .names import check_name

@@ -1,8 +1,9 @@
 """usage: python -m benchmarks.stylebench run STUDY.yaml [--processes N] [--minutes M]
        python -m benchmarks.stylebench report STUDY
 
-`run` runs what has not been run of a study, and can be stopped and called again at any time;
-`report` writes the tables, figures and page of its records into docs/stylebench.
+`run` runs what has not been run of a study, and can be stopped and called again at any time; in a
+fresh clone it goes on after the records in docs/stylebench/STUDY, if there are any. `report` writes
+tables, figures, the page and the records themselves there.
 """
 
 import argparse
@@ -11,12 +12,14 @@ import sys
 from pathlib import Path
 
 from nsync.errors import InputError
+from nsync.files import write_atomic
 
 from .run import run_study
 from .study_file import read_study
 
 ROOT = Path(__file__).parents[2]
 OUTPUT, REPORTS = ROOT / "output" / "stylebench", ROOT / "docs" / "stylebench"
+KEPT = ("study.json", "records.jsonl")
 
 
 def main() -> int:
@@ -24,18 +27,25 @@ def main() -> int:
     args = _arguments()
     try:
         if args.command == "report":
-            from .page import report
-
-            report(OUTPUT / args.study, REPORTS)
-            return 0
+            return _report(args.study)
         return _run(args)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
 
 
+def _report(name: str) -> int:
+    from .page import report  # the plots' library is not needed to run
+
+    print(report(OUTPUT / name, REPORTS / name))
+    _copy(OUTPUT / name, REPORTS / name)
+    return 0
+
+
 def _run(args: argparse.Namespace) -> int:
     study = read_study(args.study)
+    if not (OUTPUT / study.name).exists():
+        _copy(REPORTS / study.name, OUTPUT / study.name)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         outcome = run_study(study, OUTPUT / study.name, args.processes, args.minutes)
@@ -44,6 +54,13 @@ def _run(args: argparse.Namespace) -> int:
         return 130
     print(f"{outcome.done} of {outcome.cells} cells done, {len(outcome.failed)} failed")
     return 1 if outcome.failed else 0
+
+
+def _copy(source: Path, target: Path) -> None:
+    """The records and what they were made by; nothing where there are none."""
+    for name in KEPT:
+        if (source / name).is_file():
+            write_atomic(target / name, (source / name).read_bytes())
 
 
 def _arguments() -> argparse.Namespace:

@@ -26,6 +26,11 @@ class Arm:
     captions: tuple[str, ...] = ()
     plain: tuple[Tensor, ...] = ()
 
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """What each picture is to show, in the words that all arms have in common, if known."""
+        return self.captions or self.prompts
+
 
 def check_arms(arms: Sequence[Arm]) -> None:
     """Refuse arms that cannot be compared.
@@ -57,12 +62,8 @@ def check_paired(arm: Arm, other: Arm) -> None:
         expected = f"as many pictures as {other.name!r} has, {len(other.pictures)}"
         remedy = "Arms are compared prompt by prompt: draw all of them from the same prompts."
         raise InputError(arm.name, expected, str(len(arm.pictures)), remedy)
-    pairs = zip(_contents(arm), _contents(other), strict=False)
+    pairs = zip(arm.contents, other.contents, strict=False)
     for place, (mine, theirs) in enumerate(pairs):
         if mine != theirs:
             expected = f"the prompt that {other.name!r} has in place {place}, {theirs!r}"
             raise InputError(arm.name, expected, repr(mine))
-
-
-def _contents(arm: Arm) -> tuple[str, ...]:
-    return arm.captions or arm.prompts

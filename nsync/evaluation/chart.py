@@ -28,7 +28,8 @@ def chart(evaluation: Evaluation) -> Image.Image:
     lines = textwrap.wrap(evaluation.verdict, 130)
     count = len(evaluation.arms)
     height = 2.2 + 0.55 * count + 0.32 * (count + 2) + 0.22 * len(lines)
-    figure = _figure(figsize=(10, height), dpi=110, layout="constrained")
+    width = max(10.0, _table_width(*table(evaluation)))
+    figure = _figure(figsize=(width, height), dpi=110, layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=[1.6 + 0.55 * count, 0.32 * (count + 2)])
     figure.suptitle("\n".join(lines), fontsize=10.5, x=0.01, ha="left", color=_INK)
     _style_axis(top, evaluation)
@@ -105,6 +106,13 @@ def _whisker(axis: Axes, style: Interval, place: int, colour: str) -> None:
 def _line(axis: Axes, place: float, name: str) -> None:
     axis.axvline(place, color=_PALE, linewidth=1, linestyle="--")
     axis.text(place, -0.68, f" {name}", fontsize=8, color=_PALE, va="top")
+
+
+def _table_width(captions: Sequence[str], rows: Sequence[Sequence[str]]) -> float:
+    """In inches, with room to spare: 8 point digits are 0.07 wide."""
+    columns = zip(captions, *rows, strict=True)
+    widest = [max(len(line) for text in cells for line in text.split("\n")) for cells in columns]
+    return sum(0.07 * length + 0.22 for length in widest) + 0.4
 
 
 def _table_axis(axis: Axes, evaluation: Evaluation) -> None:

@@ -12,6 +12,7 @@ from ..tiny.ruler import TABLES, Ruler
 from .layouts import Tensors
 from .networks import fill
 
+IMAGENET_RULE = "torchvision's Inception v3 (inception_v3_google-0cc3c7bd.pth)"
 SSCD_WIDTH = 512
 SSCD_RULE = "SSCD with torchvision's names (sscd_disc_mixup.torchvision.pt)"
 
@@ -35,6 +36,25 @@ class FidInception(nn.Module):
         self.width = self.trunk.fc.in_features
         self.classes = self.trunk.fc.weight
         self.trunk.fc = nn.Identity()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.trunk(pixels)
+
+
+class ImageNetInception(nn.Module):
+    """torchvision's Inception v3: pixels `[n, 3, 299, 299]` in -1..1 to pool features `[n, 2048]`.
+
+    Source: `InceptionV3` in `models/inception.py` of abdulfatir/gan-metrics-pytorch, which takes
+    the blocks out of torchvision's network, and with them leaves out its `transform_input`.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], name: str) -> None:
+        super().__init__()
+        with torch.device("meta"):
+            self.trunk = blocks.Inception3(init_weights=False)
+        fill(self.trunk, _uncounted(tensors, self.trunk), name, IMAGENET_RULE)
+        self.width = self.trunk.fc.in_features
+        self.trunk.fc, self.trunk.AuxLogits = nn.Identity(), None
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.trunk(pixels)

@@ -7,6 +7,7 @@
 | `clip-l-14-336` | CMMD; prompt adherence | arXiv 2401.09603 |
 | `dinov2` | content, diversity | arXiv 2304.07193 |
 | `inception` | FID, KID, Inception Score | the TensorFlow network of 2015-12-05 |
+| `inception-imagenet` | FID and KID as the NSYNC paper has them | torchvision's Inception v3 |
 | `sscd` | copies of training pictures | arXiv 2202.10261 |
 | `ruler` | style in pictures of the tiny world | `nsync.tiny.ruler` |
 | `ruler-content` | content in them | `nsync.tiny.ruler` |
@@ -60,7 +61,7 @@ class Encoder(Protocol):
             on_item: progress.
 
         Returns:
-            Rows of unit length; raw pool features for `inception`.
+            Rows of unit length; raw pool features for the two Inceptions.
 
         Raises:
             InputError: pictures of another kind; or the network gives NaN, as half precision may.
@@ -214,19 +215,21 @@ class ClipEncoder(NetworkEncoder):
         return torch.cat(vectors)
 
 
-class InceptionEncoder(NetworkEncoder):
-    """The FID network: pool features as they are, and class probabilities from them."""
+class PoolEncoder(NetworkEncoder):
+    """An Inception network: pool features as they are."""
 
     unit = False
 
-    def to(
-        self, device: torch.device | str, dtype: torch.dtype = torch.float32
-    ) -> "InceptionEncoder":
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "PoolEncoder":
         """See `Encoder.to`; FID and its kin are defined in float32."""
         if dtype != torch.float32:
-            raise InputError("dtype", "float32 for inception", str(dtype))
+            raise InputError("dtype", f"float32 for {self.name}", str(dtype))
         super().to(device, dtype)
         return self
+
+
+class InceptionEncoder(PoolEncoder):
+    """The FID network: pool features, and class probabilities from them."""
 
     @torch.no_grad()
     def logits(self, features: Tensor) -> Tensor:

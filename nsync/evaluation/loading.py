@@ -9,8 +9,8 @@ from ..tiny import RULER_FILE
 from ..tiny.ruler import Ruler
 from . import preprocess as ways
 from .catalogue import compared
-from .convnets import FidInception, RulerContent, RulerStyle, Sscd
-from .encoders import ClipEncoder, InceptionEncoder, NetworkEncoder
+from .convnets import FidInception, ImageNetInception, RulerContent, RulerStyle, Sscd
+from .encoders import ClipEncoder, InceptionEncoder, NetworkEncoder, PoolEncoder
 from .layouts import clip_towers, csd_tower, dinov2
 from .networks import DINO_B, DINO_L, VIT_L_14, VIT_L_14_336, ClipText, ClipVision, Dino, Sizes
 from .preprocess import Preprocessing, as_in_the_paper
@@ -55,7 +55,8 @@ def load_encoder(
         as_paper: resize to 256 x 256 first, as the NSYNC paper did.
 
     Returns:
-        A `ClipEncoder` for the two CLIP names, an `InceptionEncoder` for `inception`.
+        A `ClipEncoder` for the two CLIP names, an `InceptionEncoder` for `inception`, a
+        `PoolEncoder` for `inception-imagenet`.
 
     Raises:
         InputError: unknown name, no file, a damaged file, or one of another network.
@@ -103,6 +104,11 @@ def _inception(name: str, file: _File, way: Preprocessing) -> InceptionEncoder:
     return InceptionEncoder(name, network, way, identity(network.state_dict()), file.notes)
 
 
+def _imagenet(name: str, file: _File, way: Preprocessing) -> PoolEncoder:
+    network = ImageNetInception(file.tensors, file.name)
+    return PoolEncoder(name, network, way, identity(network.state_dict()), file.notes)
+
+
 def _sscd(name: str, file: _File, way: Preprocessing) -> NetworkEncoder:
     network = Sscd(file.tensors, file.name)
     return NetworkEncoder(name, network, way, identity(network.state_dict()), file.notes)
@@ -136,6 +142,7 @@ _LOADERS: dict[str, Callable[[str, _File, Preprocessing], NetworkEncoder]] = {
     "clip-l-14-336": _clip,
     "dinov2": _dino,
     "inception": _inception,
+    "inception-imagenet": _imagenet,
     "sscd": _sscd,
 }
 _RULERS = {"ruler": RulerStyle, "ruler-content": RulerContent}
@@ -145,6 +152,7 @@ _WAYS: dict[str, Preprocessing] = {
     "clip-l-14-336": ways.CMMD_336,
     "dinov2": ways.DINOV2_224,
     "inception": ways.INCEPTION_299,
+    "inception-imagenet": ways.INCEPTION_TORCH_299,
     "sscd": ways.SSCD_320,
     "ruler": ways.RULER_64,
     "ruler-content": ways.RULER_64,

@@ -17,7 +17,8 @@ from .policy import advice
 from .result import ArmScores, Interval, PictureScores, SetScores
 from .roles import Roles, Vectors
 from .similarity import self_similarity, style_similarity
-from .statistics import LEAST, normalised_interval, similarity_interval
+from .statistics import normalised_interval, similarity_interval
+from .units import LEAST, Units
 
 
 class Measure:
@@ -104,11 +105,11 @@ class Measure:
         return ArmScores(
             name=arm.name,
             pictures=pictures,
-            style=self._style_interval(found, float(style.mean())),
+            style=self._style_interval(arm, float(style.mean())),
             style_nsync=float(style_similarity(self.references, found, "nsync").mean()),
-            normalised=self._normalised(arm, found),
-            adherence=self._mean(adherence),
-            content=self._mean(content),
+            normalised=self._normalised(arm),
+            adherence=self._mean(arm, adherence),
+            content=self._mean(arm, content),
             sets=self._sets(arm),
             copies=self.copies(arm),
         )
@@ -120,31 +121,32 @@ class Measure:
             return None
         return tuple(int(i) for i in np.flatnonzero(near[1] > self._closest))
 
-    def _style_interval(self, found: np.ndarray, mean: float) -> Interval:
-        if min(len(found), len(self.references)) < LEAST:
+    def _style_interval(self, arm: Arm, mean: float) -> Interval:
+        if min(len(arm.pictures), len(self.references)) < LEAST:
             return Interval(mean)
-        made = similarity_interval(self.references, found, seed=self.seed)
-        return Interval.of(made)
+        options = {"prompts": arm.contents, "seed": self.seed}
+        return Interval.of(similarity_interval(self.references, self.style(arm), **options))
 
-    def _normalised(self, arm: Arm, found: np.ndarray) -> Interval | None:
-        if self._base is None or min(len(found), len(self.references)) < LEAST:
+    def _normalised(self, arm: Arm) -> Interval | None:
+        if self._base is None or min(len(arm.pictures), len(self.references)) < LEAST:
             return None
         if arm is self._base:
             return Interval(0.0)
-        base = self.style(self._base)
+        found, base = self.style(arm), self.style(self._base)
         ceiling = self_similarity(self.references).mean()
         if ceiling <= style_similarity(self.references, base, "pairwise").mean():
             return None
-        made = normalised_interval(self.references, found, base, seed=self.seed)
-        return Interval.of(made)
+        options = {"prompts": arm.contents, "seed": self.seed}
+        return Interval.of(normalised_interval(self.references, found, base, **options))
 
-    def _mean(self, scores: np.ndarray | None) -> Interval | None:
+    def _mean(self, arm: Arm, scores: np.ndarray | None) -> Interval | None:
         if scores is None:
             return None
         if len(scores) < LEAST:
             return Interval(float(scores.mean()))
-        made = interval(lambda rows, _: rows @ scores / rows.sum(1), len(scores), 0, seed=self.seed)
-        return Interval.of(made)
+        units = Units.of(len(scores), arm.contents)
+        mean = units.drawn(lambda rows, _: rows @ scores / rows.sum(1))
+        return Interval.of(interval(mean, units.count, 0, seed=self.seed))
 
     def _nearest(self, arm: Arm) -> tuple[np.ndarray, np.ndarray] | None:
         """The reference nearest to each picture, and how near."""
@@ -168,10 +170,11 @@ class Measure:
             vendi=vendi_score(varied) if several else None,
             spread=mean_pairwise_distance(varied) if several else None,
             drift=self.drift(arm),
-            **self._inception_scores(arm, least),
+            inception=self._inception_score(arm),
+            **self._inception_distances(arm, least),
         )
 
-    def _inception_scores(self, arm: Arm, least: int) -> dict[str, float]:
+    def _inception_distances(self, arm: Arm, least: int) -> dict[str, float]:
         ours, theirs = self.inception(arm.pictures), self.inception(self._pictures)
         found: dict[str, float] = {}
         if ours is None or theirs is None:
@@ -182,10 +185,14 @@ class Measure:
         if advice("fid", least).level != "no":
             fid = bootstrapped_frechet(theirs, ours, seed=self.seed)[0] if self._paper else None
             found["fid"] = frechet_distance(theirs, ours) if fid is None else fid
-        if advice("is", len(arm.pictures)).level != "no":
-            features = torch.from_numpy(ours).float()
-            found["inception"] = inception_score(self.roles.inception.probabilities(features))
         return found
+
+    def _inception_score(self, arm: Arm) -> float | None:
+        encoder = self.roles.classes
+        if encoder is None or advice("is", len(arm.pictures)).level == "no":
+            return None
+        features = torch.from_numpy(self.vectors(encoder, arm.pictures)).float()
+        return inception_score(encoder.probabilities(features))
 
     def drift(self, arm: Arm) -> float | None:
         """How far the arm's pictures of bare captions lie from the base's, or None."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize
 from torchvision.transforms.functional import to_tensor
 
@@ -90,6 +91,12 @@ def _between(size: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
     return low, (low + 1).clamp_max(size - 1), position - low
 
 
+def _like_gan_metrics(picture: Tensor) -> Tensor:
+    """Source: `InceptionV3.forward` in `models/inception.py` of abdulfatir/gan-metrics-pytorch."""
+    pixels = picture[None].float() / 255
+    return 2 * F.interpolate(pixels, (299, 299), mode="bilinear", align_corners=False)[0] - 1
+
+
 def _ruler(picture: Tensor) -> Tensor:
     """64 x 64 in 0..1; pictures of the tiny world have that size and stay as they are."""
     return to_tensor(as_pil(picture).resize((64, 64), Image.Resampling.BICUBIC))
@@ -123,6 +130,9 @@ SSCD_288 = Preprocessing(
 
 INCEPTION_299 = Preprocessing("inception-tf-299", like_tensorflow)
 """What the FID network of 2015-12-05 does inside."""
+
+INCEPTION_TORCH_299 = Preprocessing("inception-torch-299", _like_gan_metrics)
+"""gan-metrics-pytorch's: torch's bilinear resize without antialias, the aspect not kept."""
 
 RULER_64 = Preprocessing("ruler-64", _ruler)
 """Ours: 64 x 64, bicubic, the aspect not kept."""

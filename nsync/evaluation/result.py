@@ -6,6 +6,9 @@ from . import bootstrap
 
 Json = dict[str, object]
 
+STANDARD, PAPER = PARITIES = ("standard", "as the NSYNC paper")
+"""With which published numbers the scores compare: each metric's own, or that paper's."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -56,8 +59,9 @@ class SetScores:
     Attributes:
         cmmd: unbiased, x1000; may be negative.
         cmmd_biased: as published, x1000.
-        kid: full U-statistic.
-        fid: of as many pictures as there are: biased upwards, see the notes.
+        kid: full U-statistic; mean over subsets in the paper's parity.
+        fid: of as many pictures as there are: biased upwards, see the notes; mean over resamples
+            in the paper's parity.
         inception: Inception Score; no style metric.
         vendi: effective number of different pictures, 1..n.
         spread: mean cosine distance of two of the pictures.

@@ -27,7 +27,8 @@ class Roles:
         content: what a picture shows, however it is drawn.
         copies: whether a picture is a copy of another.
         distance: CMMD's.
-        inception: FID's, KID's and the Inception Score's.
+        inception: FID's and KID's.
+        classes: the Inception Score's.
     """
 
     style: Encoder
@@ -36,11 +37,15 @@ class Roles:
     content: Encoder | None
     copies: Encoder | None
     distance: Encoder | None
-    inception: InceptionEncoder | None
+    inception: Encoder | None
+    classes: InceptionEncoder | None
 
     @classmethod
-    def of(cls, encoders: Sequence[Encoder]) -> "Roles":
+    def of(cls, encoders: Sequence[Encoder], paper: bool = False) -> "Roles":
         """Give each its part, by its name.
+
+        Args:
+            paper: FID and KID on torchvision's Inception, the NSYNC paper's, where it is there.
 
         Raises:
             InputError: none of them knows styles, or one is there twice.
@@ -62,6 +67,7 @@ class Roles:
             others.get("dinov2") or others.get("ruler-content"),
             known.get("sscd"),
             known.get("clip-l-14-336"),
+            (known.get("inception-imagenet") if paper else None) or known.get("inception"),
             known.get("inception"),
         )
 

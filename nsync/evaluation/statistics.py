@@ -17,9 +17,7 @@ from .bootstrap import Interval, Statistic, pair_mean, weighted_mean
 from .features import Features, as_features, as_pair, as_scores, as_set, check_paired, unit
 from .permutation import Significance, sign_flips, significance
 from .similarity import check_form, mean_length, normalised_score
-
-LEAST = 5
-"""Pictures, and references, from which an interval is given: below it, see `policy`."""
+from .units import LEAST, Units
 
 _NOTHING = 1e-12
 
@@ -38,7 +36,12 @@ class Comparison:
 
 
 def similarity_interval(
-    reference: Features, candidate: Features, form: str = "pairwise", *, seed: int = 0
+    reference: Features,
+    candidate: Features,
+    form: str = "pairwise",
+    *,
+    prompts: Sequence[Hashable] = (),
+    seed: int = 0,
 ) -> Interval:
     """The mean `style_similarity` of the candidates, resampling candidates and references.
 
@@ -46,6 +49,7 @@ def similarity_interval(
         reference: `[n, d]`, at least 5.
         candidate: `[m, d]`, at least 5.
         form: `nsync` or `pairwise`.
+        prompts: of each picture, where they are known; see `nsync.evaluation.units`.
         seed: of the resamples.
 
     Raises:
@@ -55,7 +59,8 @@ def similarity_interval(
     rows = _unit_references(reference)
     others = unit("candidate", as_set("candidate", candidate, rows, LEAST))
     statistic = _mean(others @ rows.T, rows @ rows.T, form)
-    found = bootstrap.interval(statistic, len(others), len(rows), seed=seed)
+    units = Units.of(len(others), prompts)
+    found = bootstrap.interval(units.drawn(statistic), units.count, len(rows), seed=seed)
     return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
 
@@ -65,6 +70,7 @@ def compare_similarity(
     second: Features,
     form: str = "pairwise",
     *,
+    prompts: Sequence[Hashable] = (),
     seed: int = 0,
 ) -> Comparison:
     """How much nearer to the style `first` is than `second`, prompt by prompt.
@@ -74,6 +80,7 @@ def compare_similarity(
         first: `[m, d]`, at least 5.
         second: `[m, d]`, row by row the same prompts and seeds.
         form: `nsync` or `pairwise`.
+        prompts: of each picture, where they are known; see `nsync.evaluation.units`.
         seed: of the resamples and flips.
 
     Raises:
@@ -84,16 +91,21 @@ def compare_similarity(
     one, other = as_pair(("first", "second"), (first, second), rows, LEAST)
     pairs = (unit("first", one) - unit("second", other)) @ rows.T
     statistic = _mean(pairs, rows @ rows.T, form)
-    found = bootstrap.interval(statistic, len(one), len(rows), seed=seed)
-    return Comparison(found, significance(sign_flips(pairs.mean(axis=1)), seed=seed))
+    units = Units.of(len(one), prompts)
+    found = bootstrap.interval(units.drawn(statistic), units.count, len(rows), seed=seed)
+    flips = units.swapped(sign_flips(pairs.mean(axis=1)))
+    return Comparison(found, significance(flips, seed=seed))
 
 
-def compare_scores(first: Features, second: Features, *, seed: int = 0) -> Comparison:
+def compare_scores(
+    first: Features, second: Features, *, prompts: Sequence[Hashable] = (), seed: int = 0
+) -> Comparison:
     """Any score per picture that knows no references, as prompt adherence or drift.
 
     Args:
         first: `[m]`, at least 5 finite scores.
         second: `[m]`, of the same prompts and seeds.
+        prompts: of each picture, where they are known; see `nsync.evaluation.units`.
         seed: of the resamples and flips.
 
     Raises:
@@ -106,12 +118,18 @@ def compare_scores(first: Features, second: Features, *, seed: int = 0) -> Compa
     def mean(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         return rows @ change / rows.sum(axis=1)
 
-    found = bootstrap.interval(mean, len(change), 0, seed=seed)
-    return Comparison(found, significance(sign_flips(change), seed=seed))
+    units = Units.of(len(change), prompts)
+    found = bootstrap.interval(units.drawn(mean), units.count, 0, seed=seed)
+    return Comparison(found, significance(units.swapped(sign_flips(change)), seed=seed))
 
 
 def normalised_interval(
-    reference: Features, candidate: Features, base: Features, *, seed: int = 0
+    reference: Features,
+    candidate: Features,
+    base: Features,
+    *,
+    prompts: Sequence[Hashable] = (),
+    seed: int = 0,
 ) -> Interval:
     """`similarity.normalised_score` in the form `pairwise`, with its interval.
 
@@ -122,6 +140,7 @@ def normalised_interval(
         reference: `[n, d]`, at least 5.
         candidate: `[m, d]`, at least 5.
         base: `[m, d]`, the untuned base's pictures of the same prompts and seeds.
+        prompts: of each picture, where they are known; see `nsync.evaluation.units`.
         seed: of the resamples.
 
     Raises:
@@ -138,7 +157,8 @@ def normalised_interval(
         room = pair_mean(gram, of_columns) - weighted_mean(floor, of_rows, of_columns)
         return weighted_mean(score - floor, of_rows, of_columns) / room
 
-    return bootstrap.interval(statistic, len(drawn), len(rows), seed=seed)
+    units = Units.of(len(drawn), prompts)
+    return bootstrap.interval(units.drawn(statistic), units.count, len(rows), seed=seed)
 
 
 def halves(prompts: Sequence[Hashable], *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

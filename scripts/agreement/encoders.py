@@ -3,11 +3,12 @@
 A development job in an environment of its own, for none of the references is needed otherwise:
 
     pip install --no-deps torch-fidelity==0.4.0 torchmetrics==1.9.0 lightning-utilities pytorch-fid
-    pip install "setuptools<81" ftfy
+    pip install "setuptools<81" ftfy scikit-learn
     git clone https://github.com/learn2phoenix/CSD                        # 3a9df32
     git clone https://github.com/sayakpaul/cmmd-pytorch                   # f7673a9
     git clone https://github.com/facebookresearch/sscd-copy-detection
     git clone https://github.com/facebookresearch/dinov2
+    git clone https://github.com/abdulfatir/gan-metrics-pytorch
     python scripts/agreement/encoders.py FOLDER_OF_THE_CLONES
 
 It fails where a gate is missed, and writes `tests/unit/agreement/encoders.json`: the figures, and
@@ -15,33 +16,24 @@ for the tests what the references made of small inputs.
 """
 
 import argparse
-import contextlib
 import json
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor, nn
 from torchvision import transforms
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "unit")]
 
-from encoder_files import (  # noqa: E402
-    FIXTURES,
-    ODD_SIZES,
-    pattern,
-    some_pictures,
-    weights,
-    write_pictures,
-)
+from encoder_files import FIXTURES, ODD_SIZES, pattern, some_pictures  # noqa: E402
+from inceptions import gan_metrics, inception  # noqa: E402
+from record import Record, filled, importable, prepared, same_pixels, unit  # noqa: E402
 
 from nsync.evaluation import loading, preprocess  # noqa: E402
 from nsync.evaluation.loading import load_encoder  # noqa: E402
@@ -52,43 +44,6 @@ IMAGENET = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 BICUBIC = transforms.InterpolationMode.BICUBIC
 TOKENIZER = ROOT / "nsync" / "tiny" / "base" / "tokenizer"
 TEXTS = ["a red circle on the left", "two blue rings", "a cross"]
-CLONED = {"CSD", "clip", "models", "dinov2", "embedding", "io_util", "distance"}
-
-
-class Record:
-    """The figures, printed as they come, and the fixtures."""
-
-    def __init__(self) -> None:
-        self.figures: list[dict] = []
-        self.fixtures: dict[str, dict] = {}
-
-    def compare(
-        self, check: str, ours: Tensor, theirs: Tensor, gate: float, relative: bool = False
-    ) -> None:
-        """Largest difference, by the largest value of theirs if `relative`.
-
-        Random networks easily map everything to one point, where all implementations agree: the
-        rows of theirs have to differ from each other by far more than the gate.
-        """
-        ours, theirs = ours.double(), theirs.double()
-        scale = theirs.abs().max() if relative else torch.ones(())
-        if theirs.ndim == 2:
-            spread = (theirs - theirs.mean(0)).abs().amax(1).min() / scale
-            if not spread > 20 * gate:
-                sys.exit(f"{check}: the rows hardly differ ({float(spread):.3g})")
-        self.add(check, float((ours - theirs).abs().max() / scale), gate)
-
-    def add(self, check: str, difference: float, gate: float) -> None:
-        print(f"{check:58} {difference:.3g} (gate {gate:g})", flush=True)
-        self.figures.append({"check": check, "difference": difference, "gate": gate})
-
-    def keep(self, name: str, model: nn.Module, **values: Tensor) -> None:
-        """What the tests need: the names and shapes of the file, some columns of the results."""
-        shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
-        results = {
-            k: [[float(f"{x:.8g}") for x in row[:6]] for row in v] for k, v in values.items()
-        }
-        self.fixtures[name] = {"shapes": shapes} | results
 
 
 def main() -> None:
@@ -97,7 +52,7 @@ def main() -> None:
     clones = parser.parse_args().clones.resolve()
     torch.set_grad_enabled(False)
     record = Record()
-    for check in (csd, clip, sscd, dinov2, inception, cmmd):
+    for check in (csd, clip, sscd, dinov2, inception, gan_metrics, cmmd):
         with tempfile.TemporaryDirectory() as folder:
             check(record, clones, Path(folder))
     if not all(row["difference"] <= row["gate"] for row in record.figures):
@@ -107,49 +62,6 @@ def main() -> None:
     content = {"versions": versions, "figures": record.figures, "fixtures": record.fixtures}
     FIXTURES.parent.mkdir(exist_ok=True)
     FIXTURES.write_text(json.dumps(content) + "\n", encoding="utf-8")
-
-
-def filled(model: nn.Module) -> nn.Module:
-    """The model with the weights that its names give."""
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
-    model.load_state_dict(weights(shapes))
-    return model.eval()
-
-
-def prepared(way: preprocess.Preprocessing) -> Tensor:
-    return torch.stack([way.prepare(picture) for picture in some_pictures()])
-
-
-def unit(features: Tensor) -> Tensor:
-    return nn.functional.normalize(features, dim=1)
-
-
-def same_pixels(
-    record: Record, check: str, way: preprocess.Preprocessing, theirs: Callable, folder: Path
-) -> None:
-    """Bit for bit: ours from files, a reference's transform from pictures in RGB."""
-    shown = write_pictures(folder)
-    pairs = [
-        (way.prepare(ours), theirs(image))
-        for ours, image in zip(as_pictures(list(shown)), shown.values(), strict=True)
-    ]
-    if any(a.shape != b.shape for a, b in pairs):
-        sys.exit(f"{check}: other shapes")
-    record.add(f"{check}, bit for bit", max(float((a - b).abs().max()) for a, b in pairs), 0)
-
-
-@contextlib.contextmanager
-def importable(*folders: Path, **stubs: types.ModuleType) -> Iterator[None]:
-    """The references import from their own folders, and name modules that are not needed here."""
-    before = list(sys.path)
-    sys.path[:0] = [str(folder) for folder in folders]
-    sys.modules.update(stubs)
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-        for name in [name for name in sys.modules if name.split(".")[0] in CLONED]:
-            del sys.modules[name]
 
 
 def csd(record: Record, clones: Path, folder: Path) -> None:
@@ -244,47 +156,6 @@ def dinov2(record: Record, clones: Path, folder: Path) -> None:
     steps = [transforms.Resize((224, 224), BICUBIC), transforms.ToTensor(), IMAGENET]
     check, reference = "DINOv2 preprocessing (dgm-eval)", transforms.Compose(steps)
     same_pixels(record, check, preprocess.DINOV2_224, reference, folder)
-
-
-def inception(record: Record, clones: Path, folder: Path) -> None:
-    """Checks K, L and M: trunk, resize, and features of odd sizes end to end."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    from torchmetrics.image.fid import NoTrainInceptionV3
-
-    with patch("torch.nn.Module.load_state_dict"), patch("torch.load"):
-        blank = FeatureExtractorInceptionV3("blank", ["2048"], "no file")
-    path = folder / "inception.pth"
-    torch.save(filled(blank).state_dict(), path)
-    wanted = ["2048", "logits_unbiased"]
-    model = FeatureExtractorInceptionV3("inception-v3-compat", wanted, str(path))
-    encoder = load_encoder("inception", path)
-    square = [torch.from_numpy(pattern(299, 299) // (k + 1)) for k in range(3)]
-    odd = as_pictures([torch.from_numpy(pattern(*size)) for size in ODD_SIZES])
-    for label, pictures in (("at 299 px", as_pictures(square)), ("at odd sizes", odd)):
-        ours = encoder.encode(pictures)
-        pool, logits = map(torch.cat, zip(*(model(one[None]) for one in pictures), strict=True))
-        record.compare(f"Inception {label}, pool features", ours, pool, 1e-5, True)
-        record.compare(f"Inception {label}, logits", encoder.logits(ours), logits, 1e-5, True)
-    other = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(path), antialias=False)
-    theirs = torch.cat([other(picture[None]) for picture in odd])
-    record.compare("Inception at odd sizes, torchmetrics", ours, theirs, 1e-5, True)
-    record.keep("inception", blank, values=pool[:3], logits=logits[:3])
-    tensorflow_resize(record, odd)
-
-
-def tensorflow_resize(record: Record, pictures: list[Tensor]) -> None:
-    from torch_fidelity.interpolate_compat_tensorflow import (
-        interpolate_bilinear_2d_like_tensorflow1x as resize,
-    )
-
-    def theirs(picture: Tensor) -> Tensor:
-        return (resize(picture[None].float(), (299, 299), align_corners=False)[0] - 128) / 128
-
-    way = preprocess.INCEPTION_299.prepare
-    worst = max(float((way(one) - theirs(one)).abs().max()) for one in pictures)
-    record.add("Inception resize (TensorFlow 1), bit for bit", worst, 0)
-    small = theirs(torch.from_numpy(pattern(8, 6)).permute(2, 0, 1))
-    record.fixtures["tensorflow"] = {"values": small[0, 100:104, 150:156].tolist()}
 
 
 def cmmd(record: Record, clones: Path, folder: Path) -> None:

@@ -12,6 +12,7 @@ import comfy.utils
 import small_models
 import torch
 from comfy import quant_ops
+from comfy.ldm.modules.diffusionmodules import mmdit
 from diffusers import UNet2DConditionModel
 
 TEXT = 32  # width of the text encoder's states and of its pooled vector
@@ -112,7 +113,17 @@ def sockets(kind, dtype=torch.float32, arithmetic=None):
     config = getattr(comfy.supported_models, kind)(CONFIGS[kind])
     config.set_inference_dtype(dtype, arithmetic)
     model = small_models.patcher(config.get_model({}, "").eval())
+    if kind == "SD3":
+        _place(model.model.diffusion_model)
     return model, small_models.clip(TEXT), vae(kind)
+
+
+def _place(network):
+    """Give SD3's network the positions that its published files have: the host makes the table
+    without values, and what lies in that memory may be NaN."""
+    side = CONFIGS["SD3"]["pos_embed_max_size"]
+    table = mmdit.get_2d_sincos_pos_embed(network.hidden_size, side)
+    network.pos_embed.copy_(torch.from_numpy(table))
 
 
 def vae(kind):

@@ -119,15 +119,10 @@ def vae(channels: int = 4, seed: int = 2):
 
 
 def fill(model: torch.nn.Module, seed: int) -> None:
-    """Random weights, of a size that keeps what flows through them in bounds.
-
-    Buffers of numbers too: the host makes SD3's table of positions without values, for a file to
-    fill, and what lies in that memory may be NaN.
-    """
+    """Random weights, of a size that keeps what flows through them in bounds."""
     source = torch.Generator().manual_seed(seed)
-    numbers = [value for value in model.buffers() if value.is_floating_point()]
     with torch.no_grad():
-        for value in (*model.parameters(), *numbers):
+        for value in model.parameters():
             drawn = torch.randn(value.shape, generator=source)
             scale = 0.5 * value[0].numel() ** -0.5 if value.dim() > 1 else 0.1
             offset = 1.0 if value.dim() == 1 else 0.0

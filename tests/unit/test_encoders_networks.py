@@ -27,9 +27,17 @@ SMALL = {
     "clip-l-14-336": ("clip-336", Sizes(128, 2, 14, 336)),
     "dinov2": ("dinov2", Sizes(128, 2, 14, 518)),
     "inception": ("inception", None),
+    "inception-imagenet": ("inception-imagenet", None),
     "sscd": ("sscd", None),
 }
-PICKLED = {"csd": ".bin", "dinov2": ".pth", "inception": ".pth", "sscd": ".pt"}
+PICKLED = {
+    "csd": ".bin",
+    "dinov2": ".pth",
+    "inception": ".pth",
+    "inception-imagenet": ".pth",
+    "sscd": ".pt",
+}
+POOLED = ("inception", "inception-imagenet")
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +76,11 @@ def expected(name, key="values"):
 
 def assert_as_expected(name, encoder):
     vectors = encoder.encode(some_pictures())
-    bound = 1e-5 * expected(name).abs().max() if name == "inception" else 1e-6
+    bound = 1e-5 * expected(name).abs().max() if name in POOLED else 1e-6
     assert (columns(vectors) - expected(name)).abs().max() < bound
     assert vectors.dtype == torch.float32
     assert vectors.shape == (3, encoder.width)
-    if name != "inception":
+    if name not in POOLED:
         assert torch.allclose(vectors.norm(dim=1), torch.ones(3), atol=1e-6)
 
 
@@ -259,8 +267,9 @@ def test_half_precision_vectors_have_unit_length(tmp_path):
     assert (half.norm(dim=1) - 1).abs().max() < 1e-6
 
 
-def test_inception_stays_in_single_precision(tmp_path):
-    encoder = load_encoder("inception", published("inception", tmp_path))
+@pytest.mark.parametrize("name", POOLED)
+def test_inception_stays_in_single_precision(tmp_path, name):
+    encoder = load_encoder(name, published(name, tmp_path))
     with pytest.raises(InputError, match="float32"):
         encoder.to("cpu", torch.float16)
     with pytest.raises(InputError, match="float16"):

@@ -69,7 +69,7 @@ def test_inception_resizes_as_tensorflow_did():
 def test_every_way_has_a_name_of_its_own():
     ways = [way for way in vars(preprocess).values() if isinstance(way, preprocess.Preprocessing)]
     ways += [as_in_the_paper(way) for way in ways]
-    assert len({way.id for way in ways}) == len(ways) == 14
+    assert len({way.id for way in ways}) == len(ways) == 16
 
 
 def test_floats_are_cut_to_8_bit_as_the_host_saves_them(tmp_path):

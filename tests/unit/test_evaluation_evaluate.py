@@ -10,41 +10,17 @@ import numpy as np
 import pytest
 import torch
 from plain_encoders import PlainEncoder, pictures
+from plain_evaluation import CAPTIONS, COLD, WARM, arm, every_encoder, request
 
 from nsync.errors import InputError
-from nsync.evaluation import cmmd, frechet_distance, kernel_distance
+from nsync.evaluation import cmmd, kernel_distance
 from nsync.evaluation.arms import Arm
 from nsync.evaluation.chart import ranked
-from nsync.evaluation.evaluate import PARITIES, Request, evaluate
+from nsync.evaluation.evaluate import evaluate
 from nsync.evaluation.report import write_report
 from nsync.evaluation.roles import Roles
 from nsync.evaluation.statistics import halves
 from nsync.evaluation.table import table
-
-WARM, COLD = (0.9, 0.5, 0.2), (0.2, 0.4, 0.9)
-CAPTIONS = tuple(f"a thing number {place}" for place in range(12))
-
-
-def request(**changes: object) -> Request:
-    """The base is cold, plain half way, nsync warm as the references are."""
-    arms = (
-        arm("base", COLD, 1),
-        arm("plain", (0.6, 0.5, 0.5), 2),
-        arm("nsync", WARM, 3),
-    )
-    asked = Request(pictures(8, WARM, 0), arms, "nsync", "base")
-    return replace(asked, **changes)
-
-
-def arm(name: str, colour: tuple[float, float, float], seed: int) -> Arm:
-    plain = pictures(12, COLD, 40 if name == "base" else 40 + seed)
-    return Arm(name, pictures(12, colour, seed), CAPTIONS, CAPTIONS, plain)
-
-
-def every_encoder() -> list[PlainEncoder]:
-    names = ("csd", "dinov2", "sscd", "clip-l-14-336", "inception")
-    encoders = [PlainEncoder(name, seed) for seed, name in enumerate(names)]
-    return [*encoders, PlainEncoder("clip-l-14", 9, texts=True)]
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -189,27 +165,6 @@ def test_few_pictures_get_values_and_no_claims(tmp_path: Path) -> None:
     assert found.verdict.startswith("nsync has a style similarity of")
 
 
-def test_the_papers_numbers_are_named_so(tmp_path: Path) -> None:
-    asked = request(parity=PARITIES[1], references=pictures(24, WARM, 0))
-    wide = tuple(
-        replace(o, pictures=o.pictures * 2, prompts=(), captions=(), plain=()) for o in asked.arms
-    )
-    found = evaluate(replace(asked, arms=wide), every_encoder(), tmp_path)
-    plain = evaluate(replace(asked, arms=wide, parity=PARITIES[0]), every_encoder(), tmp_path)
-    assert any(note.startswith("As the NSYNC paper") for note in found.notes)
-    assert found.arm("nsync").sets.fid > plain.arm("nsync").sets.fid  # resampled: larger
-    styles = {arm.name: arm.style_nsync for arm in found.arms}
-    for one in found.comparisons:
-        if one.score == "style":
-            gained = styles["nsync"] - styles[one.against]
-            assert one.difference.value == pytest.approx(gained, abs=1e-9)
-    pool = every_encoder()[4]
-    exact = frechet_distance(
-        pool.encode(list(asked.references)), pool.encode(list(wide[2].pictures))
-    )
-    assert plain.arm("nsync").sets.fid == pytest.approx(exact, rel=1e-6)
-
-
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -253,6 +208,7 @@ def test_encoders_get_their_parts() -> None:
         "copies": "sscd",
         "distance": "clip-l-14-336",
         "inception": "inception",
+        "classes": "inception",
     }
     assert Roles.of([PlainEncoder("clip-l-14")]).adherence is None  # it reads no texts
     with pytest.raises(InputError, match="at least one of csd"):

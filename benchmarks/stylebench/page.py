@@ -1,0 +1,148 @@
+"""The page of a study: a folder that is read without this program and without a network.
+
+A study's pictures are strips of some pictures side by side: `pictures/<style>/<seed>/reference.png`
+and, beside it, `<adapter>/<arm>.png`. Those that are missing are left out. The page's folder:
+
+index.html     the answer, the numbers, plots and pictures, all inside it
+table.csv      a row per adapter and arm
+result.json    everything that was computed
+forest.png, curves.png, exchange.png
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from PIL import Image
+
+from nsync.errors import InputError
+from nsync.files import write_atomic
+from nsync.images import png
+
+from . import figures, table
+from .analysis import analyse
+from .notes import counted
+from .reading import read_records
+from .result import BASE, METRICS, Analysis
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+_SCORES = (
+    "style_hit", "content", "balanced", "drift", "plain_content", "frechet", "similarity",
+    "diversity", "copies", "cos_negative", "removed",
+)  # fmt: skip
+_QUALITY = 92  # of the pictures inside the page: JPEG, a third of their size as PNG
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of pictures side by side.
+
+    Attributes:
+        name: whose they are.
+        source: a data URI.
+    """
+
+    name: str
+    source: str
+
+
+def report(study_folder: Path, target: Path, baselines: Sequence[str] | None = None) -> Path:
+    """Analyse a study and write its page.
+
+    Args:
+        study_folder: with `records.jsonl`, and `pictures/` as far as there are any.
+        target: the folder to write into; it is made where it is missing.
+        baselines: see `analysis.analyse`.
+
+    Returns:
+        The page, `target / "index.html"`.
+
+    Raises:
+        InputError: no or damaged records; an unknown baseline; a damaged picture; `target` cannot
+            be written.
+    """
+    found = analyse(read_records(study_folder / "records.jsonl"), baselines)
+    plots = {
+        "forest": png(figures.forest(found)),
+        "curves": png(figures.curves(found)),
+        "exchange": png(figures.exchange(found)),
+    }
+    page = _page(found, plots, study_folder / "pictures")
+    for name, data in plots.items():
+        write_atomic(target / f"{name}.png", data)
+    write_atomic(target / "table.csv", table.as_csv(found))
+    write_atomic(target / "result.json", table.as_json(found))
+    write_atomic(target / "index.html", page)
+    return target / "index.html"
+
+
+def _page(found: Analysis, plots: dict[str, bytes], pictures: Path) -> str:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    shown = [name for name in _SCORES if any(mean.metric == name for mean in found.means)]
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        found=found,
+        budget=_budget(found),
+        differences={name: table.differences(found, name) for name in found.adapters},
+        captions=[METRICS[name].label for name in shown],
+        scores={name: table.scores(found, name, shown) for name in found.adapters},
+        plots={name: _inline(data, "png") for name, data in plots.items()},
+        strips={style: _strips(found, style, pictures) for style in found.styles},
+    )
+
+
+def _budget(found: Analysis) -> str:
+    budget = found.budget
+    cores = f" on {budget.cores} cores each" if budget.cores else ""
+    spent = (
+        f"{budget.seconds / 3600:.1f} hours"
+        if budget.seconds >= 3600
+        else (f"{budget.seconds / 60:.1f} minutes")
+    )
+    counts = {
+        "style": len(found.styles),
+        "seed": len(found.seeds),
+        "arm": len(found.arms),
+        "adapter": len(found.adapters),
+    }
+    made_of = ", ".join(counted(number, word) for word, number in counts.items())
+    return (
+        f"{counted(budget.cells, 'training')} ({made_of}) of {found.step} steps: "
+        f"{spent} of training in all{cores}, {budget.passes:,} passes of a picture."
+    )
+
+
+def _strips(found: Analysis, style: str, folder: Path) -> dict[str, list[Strip]]:
+    """By adapter: true renders, the base, every arm; all of the first seed that was drawn."""
+    groups = {}
+    for adapter in found.adapters:
+        places = [folder / style / str(seed) for seed in found.seeds]
+        place = next((one for one in places if (one / adapter).is_dir()), None)
+        if place is None:
+            continue
+        rows = [("true renders", place / "reference.png")]
+        rows += [(arm, place / adapter / f"{arm}.png") for arm in (BASE, *found.arms)]
+        groups[adapter] = [Strip(name, _strip(path)) for name, path in rows if path.exists()]
+    return groups
+
+
+def _strip(path: Path) -> str:
+    """Raises an `InputError` for a file that is no picture."""
+    try:
+        with Image.open(path) as picture:
+            data = io.BytesIO()
+            picture.convert("RGB").save(data, "JPEG", quality=_QUALITY, subsampling=0)
+    except OSError as error:
+        remedy = "Remove it, or measure its cell again."
+        raise InputError(
+            "pictures", f"a picture in {path}", type(error).__name__, remedy
+        ) from error
+    return _inline(data.getvalue(), "jpeg")
+
+
+def _inline(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
