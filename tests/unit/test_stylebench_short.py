@@ -70,7 +70,7 @@ def test_there_is_a_record_of_every_cell_and_step(study: Study, records: list[di
         for style in ("neon", "basket")
         for seed in (0, 1)
         for arm in (BASE, "plain", "nsync", "overlap shared")
-        for step in ((0,) if arm == BASE else (6, 12))
+        for step in ((0,) if arm == BASE else (4, 8))
     }
     assert len(keys) == len(set(keys)) == 4 * (1 + 3 * 2)
     assert set(keys) == expected
@@ -102,7 +102,7 @@ def test_the_base_is_where_all_start(records: list[dict]) -> None:
     assert len(base) == 4
     for record in base:
         assert record["step"] == record["passes"] == record["seconds"] == 0
-        assert record["metrics"]["drift"] == 0
+        assert record["metrics"]["drift"] == pytest.approx(0, abs=1e-9)
         assert record["metrics"]["style_hit"] < 0.15
         assert record["metrics"]["plain_content"] > 0.7
     trained = [r for r in records if r["arm"] != BASE]
@@ -121,11 +121,11 @@ def test_arms_are_given_the_same(folder: Path) -> None:
     for place in sorted((folder / "logs").glob("*/*/LoRA")):
         logs = {file.stem: read(file) for file in place.glob("*.jsonl")}
         assert set(logs) == {"plain", "nsync", "overlap shared"}
-        assert all(len(log) == 12 for log in logs.values())
+        assert all(len(log) == 8 for log in logs.values())
         first = [log[0]["loss_positive"] for log in logs.values()]
         assert first == pytest.approx([first[0]] * 3, rel=1e-3)
-        later = [log[11]["loss_positive"] for log in logs.values()]
-        assert len({round(loss, 6) for loss in later}) == 3
+        later = {name: log[7]["loss_positive"] for name, log in logs.items()}
+        assert later["nsync"] != later["plain"]
     # 4 positives, 2 seeds, and the styles share them.
     assert len(list((folder / "shared").glob("*/*.png"))) == 8
 
@@ -141,33 +141,37 @@ def test_pictures_are_kept_to_be_shown(study: Study, folder: Path) -> None:
 
 def test_a_stopped_study_goes_on_and_comes_to_the_same(records: list[dict], tmp_path: Path) -> None:
     """Stopped by SIGTERM, then killed, then run to its end: as if it had been run at once."""
-    stopped = _started(tmp_path)
-    _wait_for(stopped, "[4/16]")
+    file, folder = tmp_path / "half.yaml", tmp_path / "out"
+    file.write_text(FILE.read_text().replace("seeds: [0, 1]", "seeds: [1]"))
+    found = folder / "records.jsonl"
+
+    stopped = _started(file, folder)
+    _wait_for(stopped, folder, "[2/8]")
     children = _children(stopped.pid)
     assert len(children) >= 2
     stopped.send_signal(signal.SIGTERM)
     assert stopped.wait(60) == 130
     assert not [pid for pid in children if _is_alive(pid)]
-    there = read(tmp_path / "records.jsonl")
+    there = read(found)
+    assert len(there) < 2 * (1 + 3 * 2)
 
-    killed = _started(tmp_path)
-    _wait_for(killed, "[6/16]")
-    children = _children(killed.pid)
-    for pid in (killed.pid, *children):
+    killed = _started(file, folder)
+    _wait_for(killed, folder, "Seed 1")
+    for pid in (killed.pid, *_children(killed.pid)):
         os.kill(pid, signal.SIGKILL)
     killed.wait(60)
-    file = tmp_path / "records.jsonl"
-    with file.open("a") as torn:
+    with found.open("a") as torn:
         torn.write(json.dumps(records[-1])[:100])
 
-    outcome = run_study(read_study(FILE), tmp_path, 2)
-    assert (outcome.done, outcome.failed) == (16, {})
-    again = read(file)
+    study = read_study(file)
+    outcome = run_study(study, folder, 2)
+    assert (outcome.done, outcome.failed) == (8, {})
+    again = read(found)
     assert again[: len(there)] == there
-    assert _numbers(again) == _numbers(records)
-    before = file.read_bytes()
-    run_study(read_study(FILE), tmp_path, 2)
-    assert file.read_bytes() == before
+    assert _numbers(again) == _numbers([r for r in records if r["seed"] == 1])
+    before = found.read_bytes()
+    run_study(study, folder, 2)
+    assert found.read_bytes() == before
 
 
 def test_time_that_is_over_is_told(study: Study, tmp_path: Path) -> None:
@@ -187,16 +191,20 @@ def _numbers(records: list[dict]) -> dict[tuple, dict]:
     }
 
 
-def _started(folder: Path) -> subprocess.Popen:
-    command = [sys.executable, "-c", ALONE, str(FILE), str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def _started(file: Path, folder: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", ALONE, str(file), str(folder)]
+    with _told(folder).open("w") as told:
+        return subprocess.Popen(command, cwd=ROOT, stdout=told)
 
 
-def _wait_for(process: subprocess.Popen, mark: str) -> None:
-    for line in process.stdout:
-        if mark in line:
-            return
-    pytest.fail(f"it ended without {mark}")
+def _wait_for(process: subprocess.Popen, folder: Path, mark: str) -> None:
+    while mark not in _told(folder).read_text():
+        assert process.poll() is None, f"it ended without {mark}"
+        time.sleep(0.1)
+
+
+def _told(folder: Path) -> Path:
+    return folder.with_name("told.txt")
 
 
 def _children(pid: int) -> list[int]:
