@@ -117,6 +117,7 @@ def test_arms_of_a_seed_draw_the_same(tmp_path: Path) -> None:
         ("arms.nsync.settings.rule", "nsink", "`arms.nsync.settings` `rule`: expected"),
         ("arms.nsync.equals", "steps", "`arms.nsync.equals`: unknown"),
         ("arms.plain 3.settings.batch", 8, "`arms.plain 3.equal`: expected 12 pictures a step"),
+        ("arms.nsync.equal", "pictures", r"`arms.nsync.equal`: expected \(no arm has\) pictures"),
         ("arms.base", {}, "`arms.base`: the untrained base has this name"),
         ("arms", {}, "`arms`: expected at least one arm"),
         ("styles", ["neon", "cubism"], "`styles`: expected one of blueprint, .*'cubism'"),
