@@ -1,6 +1,7 @@
 """CLIP's vision tower, frozen, as GALIP uses it: looked into, and thought with.
 
-By `CLIP_IMG_ENCODER` and `CLIP_Mapper` of `code/models/GALIP.py`, github.com/tobran/GALIP (35d0c2f).
+By `CLIP_IMG_ENCODER` and `CLIP_Mapper` of `code/models/GALIP.py` in
+github.com/tobran/GALIP (35d0c2f).
 Where ours is not theirs:
 
 - Theirs maps pictures to 0..1 twice on their way into CLIP (`transf_to_CLIP_input`), so that CLIP

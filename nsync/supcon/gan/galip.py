@@ -95,7 +95,7 @@ class GalipGenerator(nn.Module):
         self.start = nn.Linear(settings.noise, settings.code_width * tower.grid**2)
         self.bridge = _Bridge(settings, tower, told, widths[0])
         pairs = zip(itertools.pairwise(widths), sides, strict=True)
-        self.blocks = nn.ModuleList(_PaintBlock(told, *pair, side) for pair, side in pairs)
+        self.blocks = nn.ModuleList(_PaintBlock(told, *pair) for pair in pairs)
         self.out = nn.Sequential(nn.LeakyReLU(0.2), nn.Conv2d(widths[-1], 3, 3, padding=1))
 
     def forward(
