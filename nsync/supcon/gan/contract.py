@@ -14,7 +14,7 @@ Gradient penalties are taken with regard to `observed`.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -102,7 +102,7 @@ class Family(Protocol):
     width: int
     noise: int
     text_width: int
-    needs_vision: bool
+    needs_vision: ClassVar[bool]
 
     def check(self) -> None:
         """Raise `InputError` for the first setting that cannot be."""

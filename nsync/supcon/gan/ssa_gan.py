@@ -7,9 +7,9 @@ with 256 px, 256 text features and 100 mask channels it is that network, weight 
 - They write out seven blocks for 256 px. Here there is one per doubling from 4 px, and the last
   three halve the width, as theirs do.
 - Their discriminator's blocks own a 1x1 convolution that is not used where the width stays.
-- Their batch normalisation spans GPUs under their own data parallelism, where it also adds no
-  epsilon to the variance but bounds it by one from below. Ours is torch's, which theirs is on one
-  device; `nn.SyncBatchNorm.convert_sync_batchnorm` makes it span processes.
+- Their batch normalisation spans GPUs under their own data parallelism, where epsilon is a floor
+  of the variance instead of being added to it. Ours is torch's, which theirs is on one device;
+  `nn.SyncBatchNorm.convert_sync_batchnorm` makes it span processes.
 - They return the masks beside the picture, to save them as pictures. Training does not use them.
 
 Batch statistics make a picture depend on its batch until `eval()`; sample in eval mode.
