@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from nsync.evaluation.plots import drawn, new_figure
 from nsync.evaluation.verdict import probability
 
 from .result import BASE, METRICS, PRIMARY, Analysis, Comparison, Ruling
@@ -32,7 +32,7 @@ def forest(found: Analysis) -> Image.Image:
     panels = len(found.adapters)
     candidates = [arm for arm in found.arms if arm not in found.baselines]
     size = (2.2 + 4.2 * panels, 1.3 + 0.46 * len(candidates))
-    figure = _figure(figsize=size, dpi=130, layout="constrained")
+    figure = new_figure(figsize=size, dpi=130, layout="constrained")
     for axis, adapter in zip(_axes(figure, 1, panels)[0], found.adapters, strict=True):
         for ruling in found.rulings:
             if ruling.adapter == adapter:
@@ -44,34 +44,34 @@ def forest(found: Analysis) -> Image.Image:
         axis.set_title(adapter, loc="left", fontsize=10, color=_INK)
         axis.set_xlabel("style hit rate, arm less plain", fontsize=9)
         _plain(axis, "x")
-    return _image(figure)
+    return drawn(figure)
 
 
 def curves(found: Analysis) -> Image.Image:
     """Means along the steps, and below them the differences to plain at equal pictures."""
     rows, columns = 2 * len(found.adapters), len(_ALONG)
     size = (3.7 * columns, 2.5 * rows + 0.25 * _legend_rows(found))
-    figure = _figure(figsize=size, dpi=130, layout="constrained")
+    figure = new_figure(figsize=size, dpi=130, layout="constrained")
     axes = _axes(figure, rows, columns)
     for place, adapter in enumerate(found.adapters):
         for column, metric in enumerate(_ALONG):
             _mean_lines(axes[2 * place][column], found, adapter, metric)
             _difference_lines(axes[2 * place + 1][column], found, adapter, metric)
     _legend(figure, axes[0][0], found)
-    return _image(figure)
+    return drawn(figure)
 
 
 def exchange(found: Analysis) -> Image.Image:
     """Style hit rate against content and drift: each arm's way through both, step by step."""
     rows, columns = len(found.adapters), len(_PRICES)
     size = (5.4 * columns, 3.6 * rows + 0.25 * _legend_rows(found))
-    figure = _figure(figsize=size, dpi=130, layout="constrained")
+    figure = new_figure(figsize=size, dpi=130, layout="constrained")
     axes = _axes(figure, rows, columns)
     for line, adapter in zip(axes, found.adapters, strict=True):
         for axis, metric in zip(line, _PRICES, strict=True):
             _ways(axis, found, adapter, metric)
     _legend(figure, axes[0][0], found)
-    return _image(figure)
+    return drawn(figure)
 
 
 def _forest_row(axis: Axes, found: Analysis, ruling: Ruling, place: int) -> None:
@@ -193,19 +193,3 @@ def _plain(axis: Axes, grid: str) -> None:
     axis.spines["bottom"].set_color("#cccccc")
     axis.grid(axis=grid, color="#eeeeee")
     axis.set_axisbelow(True)
-
-
-def _figure(**options: object) -> Figure:
-    # Not at the top: the analysis without its plots needs no matplotlib.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(facecolor="white", **options)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _image(figure: Figure) -> Image.Image:
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    return Image.open(data).convert("RGB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -11,12 +10,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from .plots import drawn, new_figure
 from .result import ArmScores, Evaluation, Interval
 from .table import table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _COLOURS = ("#2f6f8f", "#b5573c", "#5d7d3a", "#7a5a93", "#a07a1f", "#566270")
 _INK, _PALE = "#222222", "#8a8a8a"
@@ -29,12 +28,12 @@ def chart(evaluation: Evaluation) -> Image.Image:
     count = len(evaluation.arms)
     height = 2.2 + 0.55 * count + 0.32 * (count + 2) + 0.22 * len(lines)
     width = max(10.0, _table_width(*table(evaluation)))
-    figure = _figure(figsize=(width, height), dpi=110, layout="constrained")
+    figure = new_figure(figsize=(width, height), dpi=110, layout="constrained")
     top, bottom = figure.subplots(2, 1, height_ratios=[1.6 + 0.55 * count, 0.32 * (count + 2)])
     figure.suptitle("\n".join(lines), fontsize=10.5, x=0.01, ha="left", color=_INK)
     _style_axis(top, evaluation)
     _table_axis(bottom, evaluation)
-    return _image(figure)
+    return drawn(figure)
 
 
 def sheet(
@@ -51,12 +50,12 @@ def sheet(
         best = [arm.pictures[place] for place in ranked(arm)[:_SHOWN]]
         pictures = [arms[arm.name][one.index] for one in best]
         shown.append((arm.name, pictures, [f"#{p.index}  {p.style:.3f}" for p in best]))
-    figure = _figure(figsize=(1.35 * _SHOWN + 0.4, 1.8 * len(shown)), dpi=110)
+    figure = new_figure(figsize=(1.35 * _SHOWN + 0.4, 1.8 * len(shown)), dpi=110)
     axes = figure.subplots(len(shown), _SHOWN, squeeze=False)
     figure.subplots_adjust(0.02, 0.01, 0.99, 0.94, 0.06, 0.3)
     for line, (name, pictures, words) in zip(axes, shown, strict=True):
         _row(line, name, pictures, words)
-    return _image(figure)
+    return drawn(figure)
 
 
 def curve(points: Mapping[str, Sequence[tuple[int, float]]], best: int | None) -> Image.Image:
@@ -66,7 +65,7 @@ def curve(points: Mapping[str, Sequence[tuple[int, float]]], best: int | None) -
         points: (step, value) by the score's name.
         best: the step that is kept, or None.
     """
-    figure = _figure(figsize=(5.2, 1.7 * len(points)), dpi=100, layout="constrained")
+    figure = new_figure(figsize=(5.2, 1.7 * len(points)), dpi=100, layout="constrained")
     panels = figure.subplots(len(points), 1, squeeze=False, sharex=True)[:, 0]
     for panel, (name, values), colour in zip(panels, points.items(), _COLOURS, strict=False):
         steps, heights = zip(*values, strict=True)
@@ -76,7 +75,7 @@ def curve(points: Mapping[str, Sequence[tuple[int, float]]], best: int | None) -
             panel.axvline(best, color=_PALE, linewidth=1, linestyle=":")
         _plain(panel)
     panels[-1].set_xlabel("step", fontsize=9)
-    return _image(figure)
+    return drawn(figure)
 
 
 def _style_axis(axis: Axes, evaluation: Evaluation) -> None:
@@ -118,11 +117,11 @@ def _table_width(captions: Sequence[str], rows: Sequence[Sequence[str]]) -> floa
 def _table_axis(axis: Axes, evaluation: Evaluation) -> None:
     axis.axis("off")
     captions, rows = table(evaluation)
-    drawn = axis.table(cellText=rows, colLabels=captions, loc="center", cellLoc="center")
-    drawn.auto_set_font_size(False)
-    drawn.set_fontsize(8)
-    drawn.auto_set_column_width(list(range(len(captions))))
-    for cell in drawn.get_celld().values():
+    made = axis.table(cellText=rows, colLabels=captions, loc="center", cellLoc="center")
+    made.auto_set_font_size(False)
+    made.set_fontsize(8)
+    made.auto_set_column_width(list(range(len(captions))))
+    for cell in made.get_celld().values():
         cell.set_edgecolor("#dddddd")
         cell.set_height(0.9 / (len(rows) + 1))
 
@@ -146,22 +145,6 @@ def _plain(axis: Axes) -> None:
 
 def _cycled(count: int) -> list[str]:
     return [_COLOURS[i % len(_COLOURS)] for i in range(count)]
-
-
-def _figure(**options: object) -> Figure:
-    # Not at the top: the host imports this module when it starts.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(facecolor="white", **options)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _image(figure: Figure) -> Image.Image:
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    return Image.open(data).convert("RGB")
 
 
 def ranked(arm: ArmScores) -> list[int]:

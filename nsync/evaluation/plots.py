@@ -1,0 +1,29 @@
+"""Figures without a window: made, drawn, and given back as pictures."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(**options: object) -> Figure:
+    """An empty white figure; options are matplotlib's."""
+    # Not at the top: the host imports what plots when it starts, and an analysis needs no plots.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(facecolor="white", **options)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def drawn(figure: Figure) -> Image.Image:
+    """The figure as an RGB picture."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return Image.open(data).convert("RGB")
