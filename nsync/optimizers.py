@@ -173,11 +173,19 @@ def load_state(optimizer: Optimizer, tensors: Mapping[str, Tensor], scalars: Sca
     optimizer.load_state_dict(loaded)
 
 
+def warmed_up(decay: float, updates: int) -> float:
+    """What an average keeps of itself in an update, after so many others.
+
+    min(decay, (1 + t) / (10 + t)), so that the first values are soon forgotten: the rule of
+    TensorFlow's ExponentialMovingAverage.
+    """
+    return min(decay, (1 + updates) / (10 + updates))
+
+
 class Ema:
     """An exponential moving average of parameters, with a decay that warms up.
 
-    Update t (0-based) keeps min(decay, (1 + t) / (10 + t)) of the average, so that the first
-    values are soon forgotten (the rule of TensorFlow's ExponentialMovingAverage).
+    See `warmed_up`.
 
     Args:
         groups: float32 parameters by name; `update` reads them.
@@ -194,7 +202,7 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         """Move the averages towards the parameters of now, without a wait for the device."""
-        kept = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        kept = warmed_up(self._decay, self._updates)
         for name, value in self.values.items():
             value.lerp_(self._groups[name], 1 - kept)
         self._updates += 1

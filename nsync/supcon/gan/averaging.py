@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
+from ...optimizers import warmed_up
 
 
 class Average:
     """An exponential moving average of a network: its parameters and its buffers.
 
-    Update t (0-based) keeps min(decay, (1 + t) / (10 + t)) of the average, so that the first
-    weights are soon forgotten (the rule of `nsync.optimizers.Ema`). Running statistics of batch
-    normalisation are averaged as the weights are, for statistics of the newest weights do not
-    belong to averaged ones. Buffers of whole numbers are copied.
+    The decay warms up (`nsync.optimizers.warmed_up`). Running statistics of batch normalisation are
+    averaged as the weights are, for statistics of the newest weights do not belong to averaged
+    ones. Buffers of whole numbers are copied.
 
     Args:
         network: a copy of it is where the average begins.
@@ -45,7 +45,7 @@ class Average:
         theirs = network.state_dict()
         mine = self.network.state_dict()
         _same(theirs, mine, "network")
-        kept = min(self._decay, (1 + self.updates) / (10 + self.updates))
+        kept = warmed_up(self._decay, self.updates)
         for name, value in mine.items():
             if value.is_floating_point():
                 value.lerp_(theirs[name].to(value.dtype), 1 - kept)
