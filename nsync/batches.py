@@ -1,5 +1,6 @@
 """What the branches see: pictures and words encoded once, and who is drawn at which step."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from .branches import Batch
 from .denoiser import Denoiser
 from .draws import generator
 from .errors import InputError
+from .labels import check_anchors, check_others
 from .prompts import Prompts
 from .rules import denies_style, needs_anchor, needs_negative
 from .settings import TrainSettings
@@ -23,10 +25,13 @@ class EncodedSet:
     Attributes:
         names: of the items that are trained on; those of `held_out` are not among them.
         positives: latents `[c, h, w]` by item.
-        negatives: latents of each item's negatives; empty where the rule needs none.
+        negatives: latents of each item's painted negatives; empty where none are asked for.
         texts: the items' prompts.
         negative_texts: the prompts that the negatives are trained with.
         held_out: (name, latents, prompt) of the pictures for validation.
+        labels: of the items; nothing stands for one label.
+        others: latents of all pictures of other labels, in each item's size; nothing where none
+            are asked for.
     """
 
     names: tuple[str, ...]
@@ -35,6 +40,8 @@ class EncodedSet:
     texts: tuple[str, ...]
     negative_texts: tuple[str, ...]
     held_out: tuple[tuple[str, Tensor, str], ...] = ()
+    labels: tuple[str, ...] = ()
+    others: tuple[tuple[Tensor, ...], ...] = ()
 
     def prompts(self, denoiser: Denoiser, settings: TrainSettings) -> Prompts:
         """All prompts that a run by these settings may ask for, ready to be asked."""
@@ -45,40 +52,35 @@ class EncodedSet:
 
 def check_set(settings: TrainSettings, denoiser: Denoiser, style_set: StyleSet) -> None:
     """Raise `InputError` where the set cannot be trained by these settings; reads no picture."""
-    rule = settings.rule
     if not len(style_set):
         raise InputError("style_set", "at least one picture", "an empty set")
-    if needs_negative(rule) and not style_set.has_negatives:
+    if settings.uses_others:
+        check_others(style_set)
+    if settings.uses_painted and not style_set.has_negatives:
         raise InputError(
             "style_set",
-            f"a set with negatives, which rule '{rule}' needs",
+            f"a set with negatives, which rule '{settings.rule}' needs",
             "a set without",
             "Put a Negative Set Generator before the trainer, or choose the rule 'plain'.",
         )
-    if needs_negative(rule) and style_set.base != denoiser.identity:
+    if settings.uses_painted and style_set.base != denoiser.identity:
         raise InputError(
             "style_set",
             f"negatives painted by the model that is trained ({denoiser.identity[:12]})",
             f"negatives painted by another ({style_set.base[:12] or 'unknown'})",
             "Give the Negative Set Generator the same model and run it again.",
         )
-    _check_count(settings, len(style_set))
+    left = _trained_on(settings, style_set)
+    if settings.validation and len(left) < 2:
+        expected = "fewer held-out pictures, so that at least two of the set are trained on"
+        raise InputError("validation", expected, f"{settings.validation} of {len(style_set)}")
+    check_anchors(settings, [item.label for item in left])
     check_prompts(denoiser, style_set)
 
 
-def _check_count(settings: TrainSettings, count: int) -> None:
-    left = count - settings.validation
-    if settings.validation and left < 2:
-        expected = "fewer held-out pictures, so that at least two of the set are trained on"
-        raise InputError("validation", expected, f"{settings.validation} of {count}")
-    if needs_anchor(settings.rule) and left < 2:
-        raise InputError(
-            "style_set",
-            f"at least two positives, since an anchor of rule '{settings.rule}' is another "
-            "positive",
-            "one",
-            "Add a picture, or choose the rule 'projection'.",
-        )
+def _trained_on(settings: TrainSettings, style_set: StyleSet) -> list[StyleItem]:
+    held = held_out(style_set, settings)
+    return [item for item in style_set.items if item.name not in held]
 
 
 def encode_set(
@@ -95,29 +97,38 @@ def encode_set(
     Raises:
         InputError: a picture's latents are not finite; it is named.
     """
-    held = held_out(style_set, settings)
-    positives, negatives, latents = {}, {}, {}
-    for done, item in enumerate(style_set.items, start=1):
-        picture = style_set.positive(item, denoiser.size_multiple)
-        if item.name in held:
-            latents[item.name] = _latents(denoiser, picture, item.name)
-        else:
-            positives[item.name] = _latents(denoiser, picture, item.name)
-            negatives[item.name] = _negatives(settings, denoiser, style_set, item)
+    multiple, trained = denoiser.size_multiple, _trained_on(settings, style_set)
+    sizes = {item.name: style_set.size(item, multiple) for item in trained}
+    wanted = list(dict.fromkeys(sizes.values())) if settings.uses_others else []
+    total, done = len(style_set) + len(wanted) * len(style_set.others), itertools.count(1)
+
+    def told() -> None:
         if on_item:
-            on_item(done, len(style_set))
-    items = {item.name: item for item in style_set.items}
-    texts = {name: style_set.prompt(item) for name, item in items.items()}
+            on_item(next(done), total)
+
+    positives, negatives = {}, {}
+    for item in style_set.items:
+        picture = style_set.positive(item, multiple)
+        positives[item.name] = _latents(denoiser, picture, item.name)
+        if item.name in sizes:
+            negatives[item.name] = _negatives(settings, denoiser, style_set, item)
+        told()
+    others = {size: _others(denoiser, style_set, size, told) for size in wanted}
+    texts = {item.name: style_set.prompt(item) for item in style_set.items}
     denied = denies_style(settings.rule)
     return EncodedSet(
-        names=tuple(positives),
-        positives=tuple(positives.values()),
+        names=tuple(sizes),
+        positives=tuple(positives[name] for name in sizes),
         negatives=tuple(negatives.values()),
-        texts=tuple(texts[name] for name in positives),
+        texts=tuple(texts[name] for name in sizes),
         negative_texts=tuple(
-            denial(style_set, items[name]) if denied else texts[name] for name in positives
+            denial(style_set, item) if denied else texts[item.name] for item in trained
         ),
-        held_out=tuple((name, value, texts[name]) for name, value in latents.items()),
+        held_out=tuple(
+            (name, value, texts[name]) for name, value in positives.items() if name not in sizes
+        ),
+        labels=tuple(item.label for item in trained),
+        others=tuple(others[size] for size in sizes.values()) if others else (),
     )
 
 
@@ -131,7 +142,7 @@ def held_out(style_set: StyleSet, settings: TrainSettings) -> frozenset[str]:
 def _negatives(
     settings: TrainSettings, denoiser: Denoiser, style_set: StyleSet, item: StyleItem
 ) -> tuple[Tensor, ...]:
-    count = len(item.negatives) if needs_negative(settings.rule) else 0
+    count = len(item.negatives) if settings.uses_painted else 0
     return tuple(
         _latents(
             denoiser,
@@ -140,6 +151,16 @@ def _negatives(
         )
         for place in range(count)
     )
+
+
+def _others(
+    denoiser: Denoiser, style_set: StyleSet, size: tuple[int, int], told: Callable[[], None]
+) -> tuple[Tensor, ...]:
+    found = []
+    for place, item in enumerate(style_set.others):
+        found.append(_latents(denoiser, style_set.other(place, size), item.name))
+        told()
+    return tuple(found)
 
 
 def denial(style_set: StyleSet, item: StyleItem) -> str:
@@ -158,23 +179,22 @@ def denial(style_set: StyleSet, item: StyleItem) -> str:
 def draw_batches(encoded: EncodedSet, settings: TrainSettings, step: int) -> dict[str, Batch]:
     """The branches' batches of update `step` (0-based), from the seed alone.
 
-    Positives come in a new order every epoch, each once. A negative is one of its positive's; an
-    anchor is any other positive. Only the branches that the rule needs are made.
+    Positives come in a new order every epoch, each once. A negative is one that was painted for its
+    positive, or any picture of another label; an anchor is any other positive of its positive's
+    label. Only the branches that the rule needs are made.
     """
     count, size = len(encoded.names), settings.batch * settings.accumulate
     rows = [_in_order(settings.seed, step * size + place, count) for place in range(size)]
     batches = {"positive": _batch("positive", rows, encoded.positives, encoded, settings, step)}
     if needs_negative(settings.rule):
-        pictures = {
-            row: _pick(encoded.negatives[row], settings.seed, step, encoded.names[row])
-            for row in rows
-        }
+        pictures = {row: _negative(encoded, row, settings.seed, step) for row in rows}
         batches["negative"] = _batch("negative", rows, pictures, encoded, settings, step)
     if needs_anchor(settings.rule):
-        others = [
-            _another(row, count, settings.seed, step, place) for place, row in enumerate(rows)
+        anchors = [
+            _another(row, encoded.labels or [""] * count, settings.seed, step, place)
+            for place, row in enumerate(rows)
         ]
-        batches["anchor"] = _batch("anchor", others, encoded.positives, encoded, settings, step)
+        batches["anchor"] = _batch("anchor", anchors, encoded.positives, encoded, settings, step)
     return batches
 
 
@@ -228,14 +248,29 @@ def _in_order(seed: int, place: int, count: int) -> int:
     return int(torch.randperm(count, generator=generator(seed, "order", epoch))[position])
 
 
+def _negative(encoded: EncodedSet, row: int, seed: int, step: int) -> Tensor:
+    """A painted negative or a picture of another label; where there are both, either half the time.
+
+    Drawn from all of them together, a painted one would hardly come among hundreds of others.
+    """
+    name, painted = encoded.names[row], encoded.negatives[row]
+    others = encoded.others[row] if encoded.others else ()
+    if painted and others:
+        heads = torch.rand((), generator=generator(seed, step, "whose negative", name)) < 0.5
+        return _pick(painted if heads else others, seed, step, name)
+    return _pick(painted or others, seed, step, name)
+
+
 def _pick(pictures: Sequence[Tensor], seed: int, step: int, name: str) -> Tensor:
     drawn = generator(seed, step, "which negative", name)
     return pictures[int(torch.randint(len(pictures), (), generator=drawn))]
 
 
-def _another(row: int, count: int, seed: int, step: int, place: int) -> int:
+def _another(row: int, labels: Sequence[str], seed: int, step: int, place: int) -> int:
+    kin = [other for other, label in enumerate(labels) if label == labels[row]]
     drawn = generator(seed, step, "which anchor", place)
-    return (row + 1 + int(torch.randint(count - 1, (), generator=drawn))) % count
+    step_on = 1 + int(torch.randint(len(kin) - 1, (), generator=drawn))
+    return kin[(kin.index(row) + step_on) % len(kin)]
 
 
 def _latents(denoiser: Denoiser, pixels: Tensor, name: str) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from .errors import InputError
 from .layers import ATTENTION, LAYER_CHOICES
 from .optimizers import OPTIMIZERS, SCHEDULES, schedule_factor
-from .rules import RULES
+from .rules import RULES, needs_negative
 
 SCOPES = ("global", "tensor")
 PRECISIONS = ("fp32", "bf16")
@@ -15,6 +15,8 @@ TRAINS = (LORA, EMBEDDING, BOTH)
 TIMES = ("uniform", "logit-normal", "early")
 AUTO, FUSED, SEQUENTIAL = "auto", "fused", "sequential"
 BRANCH_FORMS = (AUTO, FUSED, SEQUENTIAL)
+PAINTED, OTHER_LABELS, PAINTED_AND_OTHERS = "painted", "other labels", "both"
+NEGATIVES_FROM = (PAINTED, OTHER_LABELS, PAINTED_AND_OTHERS)
 
 # What may differ when a run is continued: how it computes and what it tells, not what it learns.
 _FREE = {
@@ -72,6 +74,8 @@ class TrainSettings:
         keep_last: how many of these states are kept.
         pause_every: stop after every so many steps, to be run again; 0 never pauses.
         score_every: steps between two scores of the style, where it is watched.
+        negatives_from: "painted" by the base; "other labels", the pictures in `StyleSet.others`;
+            "both", every draw from one or the other with equal chances.
     """
 
     rule: str = "nsync"
@@ -113,6 +117,7 @@ class TrainSettings:
     keep_last: int = 2
     pause_every: int = 0
     score_every: int = 100
+    negatives_from: str = PAINTED
 
     @property
     def trains_lora(self) -> bool:
@@ -128,6 +133,16 @@ class TrainSettings:
     def trains_text(self) -> bool:
         """Whether the text encoders take part in every pass."""
         return self.trains_embedding or self.text_encoders
+
+    @property
+    def uses_painted(self) -> bool:
+        """Whether negatives painted by the base are trained on."""
+        return needs_negative(self.rule) and self.negatives_from != OTHER_LABELS
+
+    @property
+    def uses_others(self) -> bool:
+        """Whether pictures of other labels are trained on as negatives."""
+        return needs_negative(self.rule) and self.negatives_from != PAINTED
 
     @property
     def rates(self) -> dict[str, float]:
@@ -178,6 +193,7 @@ class TrainSettings:
             self._one_of("optimizer", OPTIMIZERS),
             self._one_of("times", TIMES),
             self._one_of("branches", BRANCH_FORMS),
+            self._one_of("negatives_from", NEGATIVES_FROM),
             *(self._at_least(name, 1) for name in _FROM_ONE),
             *(self._at_least(name, 0) for name in _FROM_ZERO),
             *(self._above_zero(name) for name in _ABOVE_ZERO),

@@ -69,6 +69,8 @@ class StyleSet:
         template: how caption and token make a prompt; has `{caption}` and `{token}`.
         resolution: side in pixels of the square whose area every bucket has.
         base: identity of the base model that painted the negatives; empty before that.
+        others: pictures that are none of this style's, to serve as negatives of every item; their
+            captions and labels are not used.
 
     Raises:
         InputError: the token is empty, or the template is none.
@@ -79,6 +81,7 @@ class StyleSet:
     template: str = DEFAULT_TEMPLATE
     resolution: int = 512
     base: str = ""
+    others: tuple[StyleItem, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.token.strip():
@@ -109,6 +112,10 @@ class StyleSet:
         """The item's negative `index` in the positive's bucket."""
         return fit(read_image(item.negatives[index]), self.size(item, multiple))
 
+    def other(self, place: int, size: tuple[int, int]) -> Tensor:
+        """Picture `place` of `others` in the bucket of this (width, height), a positive's."""
+        return fit(self.others[place].load(), size)
+
     def with_negatives(self, files: dict[str, tuple[Path, ...]], base: str) -> "StyleSet":
         """The same set with negatives by item name, painted by the base of this identity."""
         items = tuple(replace(item, negatives=files[item.name]) for item in self.items)
@@ -121,6 +128,8 @@ class StyleSet:
         for item in self.items:
             negatives = [hashlib.sha256(p.read_bytes()).hexdigest() for p in item.negatives]
             parts += [item.name, item.caption, item.label, item.digest, *negatives]
+        if self.others:
+            parts += ["others", *(item.digest for item in self.others)]
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
 

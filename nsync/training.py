@@ -159,6 +159,30 @@ def train(
     return TrainResult(files, log.losses, session.done, session.is_over)
 
 
+def check_runs(
+    settings: TrainSettings,
+    denoiser: Denoiser,
+    sets: Mapping[Path, StyleSet],
+    start: Mapping[str, LowRank] | None = None,
+) -> None:
+    """Refuse now what `train` would refuse of a set or folder after the runs before it are trained.
+
+    Args:
+        sets: of several runs by the same settings, by the run's folder.
+
+    Raises:
+        InputError: as `train`.
+    """
+    for folder, style_set in sets.items():
+        with ExitStack() as stack:
+            if settings.trains_embedding:
+                vectors = first_vectors(settings, denoiser)
+                stack.enter_context(standing_for(denoiser, style_set.token, vectors))
+            check_set(settings, denoiser, style_set)
+        run, config = RunFolder(folder), run_config(settings, denoiser, style_set, start)
+        check_same_run(run, max(run.steps(), default=0), config)
+
+
 def run_config(
     settings: TrainSettings,
     denoiser: Denoiser,
