@@ -22,12 +22,21 @@ PREVIEW_SIDE = 512
 
 
 class TrainingProgress:
-    """Step, loss and time left on the node, and the stop button heeded at every step."""
+    """Step, loss and time left on the node, and the stop button heeded at every step.
 
-    def __init__(self, steps: int, node_id: str | None) -> None:
+    Args:
+        run, runs: which of the node's runs it is (0-based), of how many.
+        title: what the run is called where there are several.
+    """
+
+    def __init__(
+        self, steps: int, node_id: str | None, run: int = 0, runs: int = 1, title: str = ""
+    ) -> None:
         self.done = 0
-        self._bar = ProgressBar(steps, node_id=node_id)
+        self._before = run * steps
+        self._bar = ProgressBar(runs * steps, node_id=node_id)
         self._node = node_id
+        self._title = f"{title}, {run + 1} of {runs} | " if title else ""
         self._warning = ""
 
     def on_step(self, report: StepReport) -> None:
@@ -36,14 +45,14 @@ class TrainingProgress:
         self._warning = report.warning or self._warning
         left = _duration(report.remaining)
         loss = report.values.get("loss_positive", math.nan)
-        text = f"step {report.step} of {report.steps} | loss {loss:.4f} | {left} left"
+        text = f"{self._title}step {report.step} of {report.steps} | loss {loss:.4f} | {left} left"
         show_text(f"{text}\n{self._warning}".strip(), self._node)
         throw_exception_if_processing_interrupted()
-        self._bar.update_absolute(report.step)
+        self._bar.update_absolute(self._before + report.step)
 
     def show(self, picture: Image.Image) -> None:
         """Show a preview picture on the node."""
-        self._bar.update_absolute(self.done, preview=("JPEG", picture, PREVIEW_SIDE))
+        self._bar.update_absolute(self._before + self.done, preview=("JPEG", picture, PREVIEW_SIDE))
 
 
 class Previews:

@@ -15,7 +15,6 @@ from comfy.sd import CLIP, VAE
 from torch import nn
 
 from ..nsync.adapters import layer_key
-from ..nsync.batches import check_set
 from ..nsync.checkpoint import (
     check_names,
     check_room,
@@ -34,7 +33,7 @@ from ..nsync.lora_file import LowRank, match_layers, read_lora
 from ..nsync.settings import TrainSettings
 from ..nsync.style_set import StyleSet
 from ..nsync.trained import EMBEDDING, LORA, check_layers, chosen_layers, trained_count
-from ..nsync.training import TrainResult, run_config, train
+from ..nsync.training import TrainResult, check_runs, run_config, train
 from .folders import run_folder
 from .host import HostDenoiser
 from .lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
@@ -70,35 +69,39 @@ class TrainingRun:
     def prepare(
         cls,
         sockets: tuple[ModelPatcher, CLIP, VAE],
-        style_set: StyleSet,
+        sets: Mapping[str, StyleSet],
         settings: TrainSettings,
-        name: str,
         start_from: str = NOTHING,
         if_run_exists: str = CONTINUE,
-    ) -> "TrainingRun":
+    ) -> "list[TrainingRun]":
         """Judge what the host knows, before any work.
+
+        Args:
+            sets: of the runs, by the run's name.
 
         Raises:
             InputError: a bad name or setting, an unfit set, layers without a name, a LoRA that
                 does not fit, a full disk.
         """
         settings.check()
-        folder = run_folder(name)
+        folders = {run_folder(name): style_set for name, style_set in sets.items()}
         if if_run_exists == ANEW:
-            folder = numbered(folder)
+            folders = {numbered(folder): style_set for folder, style_set in folders.items()}
         denoiser = HostDenoiser(*sockets)
-        check_set(settings, denoiser, style_set)
         names = lora_names(sockets[0]) | text_lora_names(sockets[1])
         start = _start(start_from, settings, denoiser, sockets)
         check_layers(settings, denoiser, start)
         if settings.trains_lora:
             check_names(start or chosen_layers(settings, denoiser), names)
-        run = cls(denoiser, style_set, settings, folder, names, start)
-        weights = trained_count(settings, denoiser, start)
+        check_runs(settings, denoiser, folders, start)
+        weights = trained_count(settings, denoiser, start) * len(folders)
         check_room(lora_folder(), weights, 2)
         # A state holds the weights, two moments and perhaps an average of them.
-        check_room(folder, weights, 4 * (settings.keep_last + 1))
-        return run
+        check_room(next(iter(folders)), weights, 4 * (settings.keep_last + 1))
+        return [
+            cls(denoiser, style_set, settings, folder, names, start)
+            for folder, style_set in folders.items()
+        ]
 
     def train(
         self, progress: TrainingProgress, previews: Previews, watch: StyleWatch | None = None

@@ -1,6 +1,7 @@
 """The Contrastive LoRA Trainer node: the model on the socket learns a style, as a LoRA."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
@@ -9,15 +10,16 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from comfy_api.latest import io
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ..nsync.denoiser import SamplerSettings
 from ..nsync.presets import AS_SET, filled_in
-from ..nsync.run_folder import RunFolder
+from ..nsync.run_log import RunStoppedError
 from ..nsync.settings import TrainSettings
 from ..nsync.style_set import StyleSet
 from ..nsync.trained import EMBEDDING, LORA
 from ..nsync.training import TrainResult
-from .folders import run_folder
+from .label_runs import ONE_STYLE, pending_runs, sets_of_runs
 from .lora import apply_lora, lora_folder
 from .progress import TrainingProgress
 from .run import CONTINUE, NOTHING, TrainingRun, embedding_folder
@@ -46,27 +48,13 @@ class ContrastiveLoRATrainer(io.ComfyNode):
             is_output_node=True,
             hidden=[io.Hidden.unique_id],
             inputs=trainer_inputs(),
-            outputs=[
-                io.Model.Output(display_name="model", tooltip="The model with the LoRA applied."),
-                LoraModelSocket.Output(display_name="lora", tooltip="For Save or Load LoRA Model."),
-                LossMapSocket.Output(display_name="loss_map", tooltip="For Plot Loss Graph."),
-                io.String.Output(
-                    display_name="lora_name", tooltip="The saved file, as Load LoRA lists it."
-                ),
-                io.Clip.Output(
-                    display_name="clip", tooltip="The text encoders with the LoRA applied."
-                ),
-                io.String.Output(
-                    display_name="embedding_word",
-                    tooltip="What calls the trained embedding in a prompt: embedding:name.",
-                ),
-            ],
+            outputs=_outputs(),
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, name: str, **_: object) -> str:
+    def fingerprint_inputs(cls, name: str, labels: str = ONE_STYLE, **_: object) -> str:
         """A run that was paused or stopped goes on when the graph is run again."""
-        return RunFolder(run_folder(name)).pending()
+        return pending_runs(name, labels)
 
     @classmethod
     def execute(
@@ -84,51 +72,130 @@ class ContrastiveLoRATrainer(io.ComfyNode):
         if_run_exists: str = CONTINUE,
         options: Mapping[str, object] | None = None,
         watch: WatchRequest | None = None,
+        labels: str = ONE_STYLE,
         **settings: str | int | float | bool,
     ) -> io.NodeOutput:
         every = {"score_every": watch.every} if watch else {}
         wanted = filled_in(TrainSettings(**settings, **(options or {}), **every), preset)
         sampler = SamplerSettings(preview_steps, preview_guidance, "euler", "simple")
-        sockets = model, clip, vae
+        sets = sets_of_runs(wanted, style_set, name, labels)
         with torch.inference_mode(False), torch.enable_grad():
-            run = TrainingRun.prepare(sockets, style_set, wanted, name, start_from, if_run_exists)
-            progress = TrainingProgress(wanted.steps, cls.hidden.unique_id)
-            previews = run.previews_of(preview_prompt, sampler, progress)
-            watched = run.watch_of(watch, sampler, progress) if watch else None
-            result = run.train(progress, previews, watched)
-            best = run.export_best(watched) if watched else ""
-            lora, embedding = result.files.get(LORA), result.files.get(EMBEDDING)
-            tensors = load_file(lora) if lora else {}
-        trained = apply_lora(model, clip, tensors) if lora else (model, clip)
-        return io.NodeOutput(
+            runs = TrainingRun.prepare((model, clip, vae), sets, wanted, start_from, if_run_exists)
+
+            def make(run: TrainingRun, place: int) -> _Made:
+                title, node = run.folder.name if len(runs) > 1 else "", cls.hidden.unique_id
+                progress = TrainingProgress(wanted.steps, node, place, len(runs), title)
+                return _make(run, progress, preview_prompt, sampler, watch)
+
+            made = _each(runs, make)
+        values = zip(*(one.outputs(model, clip) for one in made), strict=True)
+        return io.NodeOutput(*map(list, values), ui=_shown(made))
+
+
+def _outputs() -> list[io.Output]:
+    """Lists, of one value each where there is one run: what follows is done for each."""
+    each = {"is_output_list": True}
+    return [
+        io.Model.Output(display_name="model", tooltip="The model with the LoRA applied.", **each),
+        LoraModelSocket.Output(display_name="lora", tooltip="For Save or Load LoRA Model.", **each),
+        LossMapSocket.Output(display_name="loss_map", tooltip="For Plot Loss Graph.", **each),
+        io.String.Output(
+            display_name="lora_name", tooltip="The saved file, as Load LoRA lists it.", **each
+        ),
+        io.Clip.Output(
+            display_name="clip", tooltip="The text encoders with the LoRA applied.", **each
+        ),
+        io.String.Output(
+            display_name="embedding_word",
+            tooltip="What calls the trained embedding in a prompt: embedding:name.",
+            **each,
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What came of one run.
+
+    Attributes:
+        tensors: of the LoRA's file; nothing where none was trained.
+        pictures: the last preview and the curve of the style, as far as they are there.
+        best: what to say of the best checkpoint.
+    """
+
+    run: TrainingRun
+    result: TrainResult
+    tensors: dict[str, Tensor]
+    pictures: list[Path | None]
+    best: str
+
+    def outputs(self, model: ModelPatcher, clip: CLIP) -> tuple[object, ...]:
+        """A value for each of the node's outputs."""
+        lora, embedding = self.result.files.get(LORA), self.result.files.get(EMBEDDING)
+        trained = apply_lora(model, clip, self.tensors) if lora else (model, clip)
+        return (
             trained[0],
-            tensors,
-            {"loss": result.losses},
+            self.tensors,
+            {"loss": self.result.losses},
             str(lora.relative_to(lora_folder())) if lora else "",
             trained[1],
             f"embedding:{embedding.stem}" if embedding else "",
-            ui=_shown(run, result, [previews.latest, watched and watched.curve], best),
         )
 
+    def texts(self, title: str) -> list[str]:
+        """What stays on the node to be read."""
+        output, steps = Path(folder_paths.get_output_directory()), self.run.settings.steps
+        texts = [f"Saved {_place(file, output)}" for file in self.result.files.values()]
+        if self.result.step < steps:
+            told = f"after {self.result.step} of {steps} steps"
+            over = f"Ended {told}: the style came no nearer"
+            texts.append(title + (over if self.result.over else f"Paused {told}: run again"))
+        return [*texts, self.best] if self.best else texts
 
-def _shown(
-    run: TrainingRun, result: TrainResult, pictures: list[Path | None], best: str
-) -> dict[str, list]:
-    """What stays on the node after the run: the saved files, the last preview, the curve."""
-    output = Path(folder_paths.get_output_directory())
-    files = result.files.values()
-    shown: dict[str, list] = {"text": [f"Saved {_place(file, output)}" for file in files]}
-    if result.step < run.settings.steps:
-        told = f"after {result.step} of {run.settings.steps} steps"
-        over = f"Ended {told}: the style came no nearer"
-        shown["text"].append(over if result.over else f"Paused {told}: run again")
-    if best:
-        shown["text"].append(best)
-    places = [(one.parent.relative_to(output), one.name) for one in pictures if one]
-    if places:
+
+def _make(
+    run: TrainingRun,
+    progress: TrainingProgress,
+    prompt: str,
+    sampler: SamplerSettings,
+    watch: WatchRequest | None,
+) -> _Made:
+    previews = run.previews_of(prompt, sampler, progress)
+    watched = run.watch_of(watch, sampler, progress) if watch else None
+    result = run.train(progress, previews, watched)
+    best = run.export_best(watched) if watched else ""
+    tensors = load_file(result.files[LORA]) if LORA in result.files else {}
+    return _Made(run, result, tensors, [previews.latest, watched and watched.curve], best)
+
+
+def _each(runs: Sequence[TrainingRun], make: Callable[[TrainingRun, int], _Made]) -> list[_Made]:
+    """All runs, one after the other; one whose numbers go bad does not keep the others from it."""
+    made: list[_Made] = []
+    stopped: list[RunStoppedError] = []
+    for place, run in enumerate(runs):
+        try:
+            made.append(make(run, place))
+        except RunStoppedError as error:
+            stopped.append(error)
+    if stopped:
+        raise type(stopped[0])("\n".join(map(str, stopped))) from stopped[0]
+    return made
+
+
+def _shown(made: Sequence[_Made]) -> dict[str, list]:
+    """What stays on the node after the runs: the saved files, the last previews, the curves."""
+    output, several = Path(folder_paths.get_output_directory()), len(made) > 1
+    texts = [one.texts(f"{one.run.folder.name}: " if several else "") for one in made]
+    shown: dict[str, list] = {"text": [text for each in texts for text in each]}
+    pictures = [picture for one in made for picture in one.pictures if picture]
+    if pictures:
         shown["images"] = [
-            {"filename": name, "subfolder": str(folder), "type": "output"}
-            for folder, name in places
+            {
+                "filename": picture.name,
+                "subfolder": str(picture.parent.relative_to(output)),
+                "type": "output",
+            }
+            for picture in pictures
         ]
     return shown
 

@@ -7,14 +7,21 @@ from ..nsync.layers import LAYER_CHOICES
 from ..nsync.optimizers import SCHEDULES
 from ..nsync.presets import PRESETS
 from ..nsync.rules import RULES
-from ..nsync.settings import PRECISIONS, SCOPES, TRAINS
+from ..nsync.settings import NEGATIVES_FROM, PRECISIONS, SCOPES, TRAINS
+from .label_runs import LABELS
 from .run import ANEW, CONTINUE, NOTHING
 from .sockets import StyleSetSocket, StyleWatchSocket, TrainingOptionsSocket
 
 
 def trainer_inputs() -> list[io.Input]:
     """All of them; new ones are appended."""
-    return [*_main_inputs(), *_advanced_inputs(), *_preview_inputs(), *_run_inputs()]
+    return [
+        *_main_inputs(),
+        *_advanced_inputs(),
+        *_preview_inputs(),
+        *_run_inputs(),
+        *_label_inputs(),
+    ]
 
 
 def _main_inputs() -> list[io.Input]:
@@ -236,5 +243,24 @@ def _run_inputs() -> list[io.Input]:
             optional=True,
             tooltip="From Style Watch: scores the style along the steps and keeps the best "
             "checkpoint.",
+        ),
+    ]
+
+
+def _label_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "labels",
+            options=list(LABELS),
+            optional=True,
+            tooltip="All pictures of the set as one style; or a run for every label, one after the "
+            "other, each with a file of its own: <name>_<label>. The outputs are then lists.",
+        ),
+        io.Combo.Input(
+            "negatives_from",
+            options=list(NEGATIVES_FROM),
+            optional=True,
+            tooltip="Negatives painted by the Negative Set Generator; or the set's pictures of "
+            "other labels, with one run per label; or both, either half the time.",
         ),
     ]
