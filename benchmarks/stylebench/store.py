@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nsync.errors import InputError
 from nsync.files import write_atomic
+from nsync.settings import TrainSettings
 
 from .study import Cell, Study
 
@@ -97,6 +98,8 @@ def check_same_study(study: Study, folder: Path) -> None:
     file, facts = folder / "study.json", json.loads(json.dumps(study.facts()))
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
+        for arm in before["arms"].values():  # settings that came later had their defaults
+            arm["settings"] = TrainSettings().as_dict() | arm["settings"]
         kept = {name: arm for name, arm in before["arms"].items() if name not in facts["arms"]}
         facts["arms"] |= kept
         shown = {**before, "arms": {**facts["arms"], **before["arms"]}}

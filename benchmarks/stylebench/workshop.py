@@ -7,7 +7,6 @@ import torch
 
 from nsync.files import write_atomic
 from nsync.images import to_uint8
-from nsync.rules import needs_negative
 from nsync.style_set import StyleSet
 
 from . import store
@@ -15,7 +14,15 @@ from .cell import Looked, Record, base_record, records, train_cell
 from .draw import Drawn, base_drawn, draw, strip
 from .measure import Instruments, Truth
 from .study import BASE, Arm, Cell, Study
-from .world import Scenes, draw_apart, positives, references, tiny_denoiser, with_negatives
+from .world import (
+    Scenes,
+    draw_apart,
+    positives,
+    references,
+    tiny_denoiser,
+    with_negatives,
+    with_others,
+)
 
 
 class Workshop:
@@ -62,7 +69,9 @@ class Workshop:
         """What an arm is trained on, with negatives if its rule needs them."""
         scenes = self._scenes(seed)
         plain = positives(scenes, style, seed)
-        if not needs_negative(arm.settings.rule):
+        if arm.settings.uses_others:
+            plain = with_others(plain, scenes, style, seed)
+        if not arm.settings.uses_painted:
             return plain
         settings = self.study.negatives(arm, seed)
         return with_negatives(plain, scenes, style, settings, self._denoiser, self._shared)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,12 +19,15 @@ from nsync.negatives import NegativeSettings, make_negatives
 from nsync.style_set import StyleItem, StyleSet
 from nsync.tiny import BASE_FOLDER
 from nsync.tiny.scenes import BACKGROUNDS, COLOURS, COUNTS, PLACES, SHAPES, SIZE, Scene, draw_scenes
-from nsync.tiny.world import render
+from nsync.tiny.world import HELD_OUT_STYLES, render
 
 from .study import TOKEN
 
 SCENES = len(SHAPES) * len(COLOURS) * len(PLACES) * len(COUNTS) * len(BACKGROUNDS)
 """All scenes that there are."""
+
+OTHER_LABELS = 3
+"""Other styles beside the one that is taught, in a set with labels."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,19 @@ def positives(scenes: Scenes, style: str, seed: int) -> StyleSet:
     """The training pictures, true renders as 8-bit files would hold them, with their captions."""
     pictures = to_uint8(render(scenes.training, style, derive_seed(seed, "positives")))
     return _style_set(scenes, pictures.float() / 255)
+
+
+def with_others(style_set: StyleSet, scenes: Scenes, style: str, seed: int) -> StyleSet:
+    """The set as one label's of four: the same scenes in the next three styles lie beside it.
+
+    The next of all held-out styles, in a ring, so that a study's own styles make no difference.
+    """
+    first = HELD_OUT_STYLES.index(style) + 1
+    ring = (*HELD_OUT_STYLES, *HELD_OUT_STYLES)[first : first + OTHER_LABELS]
+    others = (
+        replace(one, label=name) for name in ring for one in positives(scenes, name, seed).items
+    )
+    return replace(style_set, others=tuple(others))
 
 
 def references(scenes: Scenes, style: str, seed: int) -> Tensor:

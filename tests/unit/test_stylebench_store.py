@@ -89,3 +89,21 @@ def test_cells_may_be_added(study: Study, folder: Path) -> None:
         Records(replace(more, arms=(*study.arms, changed)), folder)
     facts = json.loads((folder / "study.json").read_text())
     assert set(facts["arms"]) == {"plain", "plain 3", "nsync", "overlap"}
+
+
+def test_a_setting_that_came_later_had_its_default(study: Study, folder: Path) -> None:
+    Records(study, folder)
+    file = folder / "study.json"
+    facts = json.loads(file.read_text())
+    for arm in facts["arms"].values():
+        del arm["settings"]["negatives_from"]
+    file.write_text(json.dumps(facts))
+    Records(study, folder)
+    assert all(
+        "negatives_from" in a["settings"] for a in json.loads(file.read_text())["arms"].values()
+    )
+    file.write_text(json.dumps(facts))
+    first, *rest = study.arms
+    other = replace(first, settings=replace(first.settings, negatives_from="both"))
+    with pytest.raises(InputError, match="negatives_from` was 'painted', is 'both'"):
+        Records(replace(study, arms=(other, *rest)), folder)
