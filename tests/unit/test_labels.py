@@ -117,8 +117,12 @@ def test_painted_negatives_are_drawn_as_if_there_were_no_others(tmp_path: Path) 
     own = by_label(SETTINGS, labelled(tmp_path, "aaabb"))["a"]
     alone = replace(tiny_set(tmp_path), items=own.items)
     assert own.digest == alone.digest
-    encoded = encode_set(SETTINGS, TinyDenoiser(), replace(own, others=own.items))
-    assert encoded.others == ()
+    beside = replace(own, others=own.items)
+    sets = [encode_set(SETTINGS, TinyDenoiser(), one) for one in (own, beside)]
+    for step in range(5):
+        one, other = (draw_batches(encoded, SETTINGS, step)["negative"] for encoded in sets)
+        assert one.names == other.names
+        assert all(map(torch.equal, one.latents, other.latents))
 
 
 def test_progress_counts_the_pictures_of_other_labels() -> None:
