@@ -73,7 +73,7 @@ def train_every_label(host):
     outcome = host.run(_graph("both", preview_every=2, **PER_LABEL))
     if not outcome.ok:
         return outcome.error
-    each = dict(taken)
+    each, drawn = dict(taken), _drawn_for_each(host, _graph("both", preview_every=2, **PER_LABEL))
     settings, labels = host.module("nsync.settings"), host.module("nsync.labels")
     wanted = settings.TrainSettings(rule="projection", negatives_from="other labels")
     given["style_set"] = labels.by_label(wanted, given["style_set"])["monet"]
@@ -85,6 +85,7 @@ def train_every_label(host):
         "losses": [len(one["loss"]) for one in each["loss_map"]],
         "pictures": len({float(graphs.draw(model).abs().sum()) for model in each["model"]}),
         "clips": len(each["clip"]),
+        "drawn": drawn,
         "texts": _texts(outcome),
         "shown": outcome.outputs["2"],
         "runs": [name for name in _runs(host) if name.startswith("both")],
@@ -93,9 +94,19 @@ def train_every_label(host):
     }
 
 
+def _drawn_for_each(host, graph):
+    """The names with which a node behind the trainer, one that knows no lists, is carried out."""
+    sink, names = host.nodes["TestSink"], []
+    taken, sink.INPUT_IS_LIST = sink.take, False
+    sink.take = lambda self, **values: names.append(values["lora_name"]) or ()
+    host.run(graph)
+    sink.take, sink.INPUT_IS_LIST = taken, True
+    return names
+
+
 def test_every_label_has_a_lora_of_its_own(answers):
     seen = answer(answers, train_every_label)
-    assert seen["names"] == [f"{name}.safetensors" for name in NAMES]
+    assert seen["names"] == seen["drawn"] == [f"{name}.safetensors" for name in NAMES]
     assert seen["listed"]
     assert seen["runs"] == NAMES
     assert seen["losses"] == [2, 2]
