@@ -58,6 +58,21 @@ def test_styles_of_a_seed_show_the_same_scenes(scenes: Scenes) -> None:
     assert reading.content_hits(list(scenes.held_out), ("shape", "colour", "place", "count")).all()
 
 
+def test_three_other_styles_lie_beside_a_style(scenes: Scenes) -> None:
+    """The last of all goes on with the first."""
+    plain = positives(scenes, "crystal", 1)
+    made = with_others(plain, scenes, "crystal", 1)
+    assert made.items == plain.items
+    styles = ["blueprint", "neon", "woodcut"]
+    assert [item.label for item in made.others] == [
+        name for name in styles for _ in scenes.training
+    ]
+    reading = Ruler.load().read(torch.stack([item.pixels for item in made.others]))
+    assert not reading.style_hits("crystal").any()
+    assert reading.style_hits("blueprint")[:3].all()
+    assert len({item.digest for item in made.others}) == 9
+
+
 def test_a_prompt_is_the_trainers(scenes: Scenes) -> None:
     style_set = positives(scenes, "neon", 1)
     assert prompts(scenes.training) == [style_set.prompt(item) for item in style_set.items]
@@ -82,21 +97,6 @@ def test_negatives_from_noise_serve_all_styles(
     ours, theirs = (read_image(files[True, style][0][0]) for style in ("neon", "comic"))
     assert not torch.equal(ours, theirs)
     assert len(list(tmp_path.glob("*/*.png"))) == 3 * 3
-
-
-def test_three_other_styles_lie_beside_a_style(scenes: Scenes) -> None:
-    """The last of all goes on with the first."""
-    plain = positives(scenes, "crystal", 1)
-    made = with_others(plain, scenes, "crystal", 1)
-    assert made.items == plain.items
-    styles = ["blueprint", "neon", "woodcut"]
-    assert [item.label for item in made.others] == [
-        name for name in styles for _ in scenes.training
-    ]
-    reading = Ruler.load().read(torch.stack([item.pixels for item in made.others]))
-    assert not reading.style_hits("crystal").any()
-    assert reading.style_hits("blueprint")[:3].all()
-    assert len({item.digest for item in made.others}) == 9
 
 
 def test_pictures_depend_on_the_seed_and_their_number(
