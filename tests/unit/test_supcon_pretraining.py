@@ -188,6 +188,15 @@ def gap(images: Tensor, labels: Tensor) -> float:
     return (cosines[same & others].mean() - cosines[~same].mean()).item()
 
 
+def test_the_classifier_is_trained_along_and_not_exported(tmp_path: Path) -> None:
+    seen = []
+    for steps in (1, 6):
+        run_pretraining(tmp_path, replace(with_contrast("classifier"), steps=steps))
+        seen.append(state(tmp_path).tensors["classifier.weight"])
+    assert not torch.equal(*seen)
+    assert load_encoders(tmp_path / "pair_6.safetensors").width == 32
+
+
 def test_clip_is_trained_at_its_projections_and_its_towers_are_not_saved(tmp_path: Path) -> None:
     encoders = clip()
     before = {name: value.clone() for name, value in encoders.state_dict().items()}
