@@ -27,7 +27,7 @@ from nsync.training import train
 
 SETTINGS = TrainSettings(
     rule="projection", steps=4, rank=2, alpha=2.0, learning_rate=1e-2, preview_every=2,
-    save_every=0, warmup=1, batch=4,
+    save_every=0, warmup=1, batch=4, clip_norm=0.01,
 )  # fmt: skip
 
 
@@ -44,18 +44,23 @@ def two_negatives(folder: Path) -> StyleSet:
 def run(
     folder: Path, settings: TrainSettings, trial: Trial | None
 ) -> tuple[Learned, list[dict[str, float]]]:
-    """Weights and log of a run by a trial's loop, or by the library's where that is None."""
-    style_set, export = two_negatives(folder / "set"), Exports(folder)
+    """Weights and log of a run by a trial's loop, or by the library's where that is None.
+
+    Previews and reports are in the log, too.
+    """
+    style_set, export, told = two_negatives(folder / "set"), Exports(folder), []
     loop = train
     if trial is not None:
         prior = tiny_set(folder / "prior", 5) if trial.prior else None
         loop = partial(train_trial, trial=trial, prior=prior)
     loop(
         settings, TinyDenoiser(), style_set, folder / "run", export,
-        on_step=lambda _: None, preview=lambda _: None, ready=nullcontext,
+        on_step=lambda report: told.append({"reported": report.step}),
+        preview=lambda done: told.append({"drawn": done}), ready=nullcontext,
     )  # fmt: skip
     log = RunFolder(folder / "run").records()
-    return export.last, [{k: v for k, v in one.items() if k != "seconds"} for one in log]
+    timeless = [{k: v for k, v in one.items() if k != "seconds"} for one in log]
+    return export.last, timeless + told
 
 
 @contextmanager

@@ -176,14 +176,17 @@ def test_the_push_has_a_weight_for_each_pair(tmp_path: Path) -> None:
 
 
 def test_the_bases_pictures_are_trained_on_beside(tmp_path: Path) -> None:
-    with stepping(tmp_path, Trial(prior=0.3), replace(SETTINGS, rule="plain")) as step:
+    with stepping(tmp_path, Trial(prior=0.3), replace(SETTINGS, rule="overlap")) as step:
         made = step(AT)
         positive, prior = made.batches["positive"], made.batches["prior"]
-        assert same({"positive": positive}, librarys(step))
+        negative = made.batches["negative"]
+        assert same({"positive": positive, "negative": negative}, librarys(step))
         assert prior.prompts == tuple(name.replace("picture_", "shape ") for name in positive.names)
         assert not torch.equal(prior.noise[0], positive.noise[0])
+        assert not torch.equal(prior.noise[0], negative.noise[0])
         latents = step.running.prior.negatives
         places = [step.running.encoded.names.index(name) for name in positive.names]
         pairs = zip(prior.latents, places, strict=True)
         assert all(torch.equal(one, latents[place][0]) for one, place in pairs)
-        close(made.update, gradient(step, positive) + 0.3 * gradient(step, prior))
+        p, n = gradient(step, positive), gradient(step, negative)
+        close(made.update, refine("overlap", [p], [n])[0] + 0.3 * gradient(step, prior))
