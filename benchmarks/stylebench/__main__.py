@@ -1,12 +1,15 @@
 """usage: python -m benchmarks.stylebench run STUDY.yaml [--processes N] [--minutes M]
        python -m benchmarks.stylebench report STUDY
+       python -m benchmarks.stylebench stop STUDY --drift BOUND [BOUND ...]
 
 `run` runs what has not been run of a study, and can be stopped and called again at any time; in a
 fresh clone it goes on after the records in docs/stylebench/STUDY, if there are any. `report` writes
-tables, figures, the page and the records themselves there.
+tables, figures, the page and the records themselves there. `stop` prints what an early stop at a
+bound of the drift would have kept, and what each arm comes to without.
 """
 
 import argparse
+import math
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +17,9 @@ from pathlib import Path
 from nsync.errors import InputError
 from nsync.files import write_atomic
 
+from .reading import read_records
 from .run import run_study
+from .stopping import as_markdown, stopped
 from .study_file import read_study
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +33,8 @@ def main() -> int:
     try:
         if args.command == "report":
             return _report(args.study)
+        if args.command == "stop":
+            return _stop(args.study, args.drift)
         return _run(args)
     except InputError as error:
         print(error, file=sys.stderr)
@@ -39,6 +46,12 @@ def _report(name: str) -> int:
 
     print(report(OUTPUT / name, REPORTS / name))
     _copy(OUTPUT / name, REPORTS / name)
+    return 0
+
+
+def _stop(name: str, bounds: list[float]) -> int:
+    records = read_records(OUTPUT / name / "records.jsonl")
+    print(as_markdown(stopped(records, [*bounds, math.inf])), end="")
     return 0
 
 
@@ -72,6 +85,9 @@ def _arguments() -> argparse.Namespace:
     run.add_argument("--minutes", type=float, help="stop after so many")
     report = commands.add_parser("report")
     report.add_argument("study", help="its name")
+    stop = commands.add_parser("stop")
+    stop.add_argument("study", help="its name")
+    stop.add_argument("--drift", type=float, nargs="+", required=True, help="bounds of it")
     return parser.parse_args()
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+import torch
+
 from nsync.denoiser import Denoiser
 from nsync.learner import Learned
 from nsync.run_folder import RunFolder
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 Record = dict[str, object]
 Look = Callable[[int, float], None]
 """Called with the steps done and the seconds of training so far."""
+
+Loop = Callable[..., object]
+"""`nsync.training.train`, or what takes the same arguments as far as a cell gives them."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,7 @@ def train_cell(
     style_set: StyleSet,
     measure_at: Sequence[int],
     look: Look,
+    loop: Loop = train,
 ) -> list[dict[str, object]]:
     """Train, and call `look` after each of these steps while the model holds what was learned.
 
@@ -111,7 +117,7 @@ def train_cell(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         try:
-            train(
+            loop(
                 settings, denoiser, style_set, folder, watcher.export,
                 on_step=watcher.check, preview=watcher.preview, ready=watcher.clock.started,
             )  # fmt: skip
@@ -169,6 +175,7 @@ def _record(
         "pictures_seen": pictures,
         "passes": pictures,
         "seconds": round(looked.seconds, 2),
+        "cores": torch.get_num_threads(),
         "metrics": {**looked.metrics, **means},
     }
 

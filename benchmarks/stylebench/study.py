@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from nsync import __version__
 from nsync.denoiser import SamplerSettings
@@ -10,6 +10,8 @@ from nsync.draws import derive_seed
 from nsync.negatives import NegativeSettings
 from nsync.rules import needs_anchor, needs_negative
 from nsync.settings import TrainSettings
+
+from .trials.choice import Trial
 
 TUNING, REPORTING = "tuning", "reporting"
 KINDS = (TUNING, REPORTING)
@@ -32,18 +34,29 @@ class Arm:
         negatives: how they are painted, for rules that need them; its seed is the cell's.
         equal: what an arm has as many of as those with negatives: "steps" at the study's batch, or
             "pictures" seen, in as many steps of a larger batch.
+        trial: what it does that the library does not.
     """
 
     name: str
     settings: TrainSettings
     negatives: NegativeSettings
     equal: str = STEPS
+    trial: Trial = field(default_factory=Trial)
 
     @property
     def branches(self) -> int:
-        """Branches of a step: positives, and negatives and anchors where the rule needs them."""
-        rule = self.settings.rule
-        return 1 + needs_negative(rule) + needs_anchor(rule)
+        """Branches of a step: positives, and negatives and anchors where the rule needs them.
+
+        A trial may have several of negatives, and one of the base's own pictures.
+        """
+        rule, several = self.settings.rule, self.trial.kind == "several"
+        negatives = self.negatives.per_positive if several else int(needs_negative(rule))
+        return 1 + negatives + needs_anchor(rule) + (self.trial.kind == "prior")
+
+    @property
+    def paints(self) -> bool:
+        """Whether the base has to paint something for it."""
+        return self.settings.uses_painted or self.trial.kind == "prior"
 
     @property
     def positives_per_step(self) -> int:
@@ -99,14 +112,14 @@ class Study:
         return next(arm for arm in self.arms if arm.name == name)
 
     def cells(self) -> Iterator[Cell]:
-        """All cells; whoever stops among them has seen every style about equally often.
+        """All cells; whoever stops among them has all styles of the arms that came first.
 
-        All arms of a style and seed come together, the base first, and all styles of a seed.
+        All styles of an arm and seed come together, and all arms of a seed, the base first.
         """
         for seed in self.seeds:
-            for style in self.styles:
-                for adapter in self.adapters:
-                    for arm in (BASE, *(arm.name for arm in self.arms)):
+            for adapter in self.adapters:
+                for arm in (BASE, *(arm.name for arm in self.arms)):
+                    for style in self.styles:
                         yield Cell(style, adapter, arm, seed)
 
     def steps_of(self, cell: Cell) -> tuple[int, ...]:
@@ -135,11 +148,15 @@ class Study:
             for name, value in asdict(self).items()
             if name not in ("arms", "styles", "seeds", "adapters")
         }
-        arms = {
-            arm.name: {
-                "settings": arm.settings.as_dict(),
-                "negatives": asdict(arm.negatives) if needs_negative(arm.settings.rule) else None,
-            }
-            for arm in self.arms
-        }
+        arms = {arm.name: _arm_facts(arm) for arm in self.arms}
         return {**common, "token": TOKEN, "nsync": __version__, "arms": arms}
+
+
+def _arm_facts(arm: Arm) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "settings": arm.settings.as_dict(),
+        "negatives": asdict(arm.negatives) if arm.paints else None,
+    }
+    if kind := arm.trial.kind:  # those without a trial are as they were before there were any
+        facts["trial"] = {kind: getattr(arm.trial, kind)}
+    return facts

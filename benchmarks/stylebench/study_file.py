@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from nsync.settings import TRAINS, TrainSettings
 from nsync.tiny.world import HELD_OUT_STYLES
 
 from .study import BASE, EQUALS, KINDS, PICTURES, REPORTING, TOKEN, TUNING_STYLES, Arm, Study
+from .trials.choice import Trial
 from .world import SCENES
 
 Value = TypeVar("Value")
@@ -167,13 +169,14 @@ class _Reader:
         if name == BASE:
             self.problems.append(f"`{path}`: the untrained base has this name; choose another")
         name = self._name(path, name)
-        if not self._known(path, given, ("settings", "negatives", "equal")):
+        if not self._known(path, given, ("settings", "negatives", "equal", "trial")):
             return Arm(name, settings, negatives)
         return Arm(
             name,
             self.filled(f"{path}.settings", given.get("settings"), settings, _DECIDED),
             self.filled(f"{path}.negatives", given.get("negatives"), negatives, _SEED),
             self._choice(f"{path}.equal", given.get("equal", EQUALS[0]), EQUALS),
+            self.filled(f"{path}.trial", given.get("trial"), Trial(), {}),
         )
 
     def _judge(self, study: Study) -> None:
@@ -201,6 +204,8 @@ class _Reader:
         for adapter in study.adapters:
             told.add(_complaint(replace(arm.settings, trains=adapter).check))
         self.problems += [f"`{path}.settings` {one}" for one in sorted(told - {""})]
+        if told == {""}:
+            self._judge_trial(path, arm, study.adapters)
         if told == {""} and (one := _complaint(lambda: arm.negatives.check(TOKEN))):
             self.problems.append(f"`{path}.negatives` {one}")
         if told == {""} and arm.equal == PICTURES:
@@ -210,6 +215,14 @@ class _Reader:
                 there = " or ".join(map(str, sorted(seen))) or "(no arm has)"
                 expected = f"{there} pictures a step, as an arm with negatives sees"
                 self.wrong(f"{path}.equal", expected, arm.pictures_per_step)
+
+    def _judge_trial(self, path: str, arm: Arm, adapters: Sequence[str]) -> None:
+        count = arm.negatives.per_positive
+        for adapter in adapters:
+            settings = replace(arm.settings, trains=adapter)
+            if one := _complaint(partial(arm.trial.check, settings, count)):
+                self.problems.append(f"`{path}.trial` {one}")
+                return
 
     def _name(self, path: str, value: object) -> str:
         if isinstance(value, str) and _NAME.fullmatch(value):

@@ -1,6 +1,8 @@
 """Everything that a process needs to run cells of a study."""
 
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -8,15 +10,21 @@ import torch
 from nsync.files import write_atomic
 from nsync.images import to_uint8
 from nsync.style_set import StyleSet
+from nsync.training import train
 
 from . import store
 from .cell import Looked, Record, base_record, records, train_cell
 from .draw import Drawn, base_drawn, draw, strip
 from .measure import Instruments, Truth
 from .study import BASE, Arm, Cell, Study
+from .trials.choice import OTHER_CAPTIONS, SAME_STYLE
+from .trials.loop import train_trial
 from .world import (
+    NO_STYLE,
     Scenes,
     draw_apart,
+    of_other_captions,
+    of_same_style,
     positives,
     references,
     tiny_denoiser,
@@ -36,7 +44,7 @@ class Workshop:
         self.study, self.folder = study, folder
         self._shared = store.shared_folder(folder)
         self._denoiser, self._instruments = tiny_denoiser(), Instruments()
-        self._truth = lru_cache(1)(self._look_at_truth)
+        self._truth = lru_cache(len(study.styles))(self._look_at_truth)
 
     def prepare(self, seed: int) -> None:
         """Draw what the cells of a seed share, so that no two processes come to draw it at once."""
@@ -44,6 +52,7 @@ class Workshop:
         for style in self.study.styles:
             for arm in self.study.arms:
                 self.style_set(style, seed, arm)
+                self._loop(style, seed, arm)
 
     def run(self, cell: Cell) -> list[Record]:
         """The records of a cell; its last pictures and its log go into the study's folder."""
@@ -59,9 +68,10 @@ class Workshop:
             found[done] = Looked(seconds, self._instruments.measure(drawn, truth))
             self._keep(cell, drawn)
 
-        style_set = self.style_set(cell.style, cell.seed, self.study.arm(cell.arm))
-        settings = self.study.settings(cell)
-        log = train_cell(settings, self._denoiser, style_set, self.study.measure_at, look)
+        arm, settings = self.study.arm(cell.arm), self.study.settings(cell)
+        style_set = self.style_set(cell.style, cell.seed, arm)
+        loop = self._loop(cell.style, cell.seed, arm)
+        log = train_cell(settings, self._denoiser, style_set, self.study.measure_at, look, loop)
         store.keep_log(self.folder, cell, log)
         return records(self.study, cell, found, log)
 
@@ -73,8 +83,23 @@ class Workshop:
             plain = with_others(plain, scenes, style, seed)
         if not arm.settings.uses_painted:
             return plain
+        if arm.trial.negatives == SAME_STYLE:
+            return of_same_style(plain, scenes, style, seed, self._denoiser, self._shared)
         settings = self.study.negatives(arm, seed)
-        return with_negatives(plain, scenes, style, settings, self._denoiser, self._shared)
+        made = with_negatives(plain, scenes, style, settings, self._denoiser, self._shared)
+        return of_other_captions(made) if arm.trial.negatives == OTHER_CAPTIONS else made
+
+    def _loop(self, style: str, seed: int, arm: Arm) -> Callable[..., object]:
+        """The library's own, or the trial's with what it is given beside the set."""
+        if not arm.trial.kind:
+            return train
+        if arm.trial.kind != "prior":
+            return partial(train_trial, trial=arm.trial)
+        scenes = self._scenes(seed)
+        plain, own = positives(scenes, style, seed), self.study.negatives(arm, seed)
+        settings = replace(own, **NO_STYLE)
+        prior = with_negatives(plain, scenes, style, settings, self._denoiser, self._shared)
+        return partial(train_trial, trial=arm.trial, prior=prior)
 
     def _keep(self, cell: Cell, drawn: Drawn) -> None:
         write_atomic(store.strip_file(self.folder, cell), strip(drawn.styled))

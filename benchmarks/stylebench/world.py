@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from PIL import Image
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from nsync.diffusers_denoiser import DiffusersDenoiser
 from nsync.draws import derive_seed
-from nsync.images import to_uint8
+from nsync.files import write_atomic
+from nsync.images import png, to_uint8
 from nsync.negatives import NegativeSettings, make_negatives
 from nsync.style_set import StyleItem, StyleSet
 from nsync.tiny import BASE_FOLDER
@@ -22,6 +24,11 @@ from nsync.tiny.scenes import BACKGROUNDS, COLOURS, COUNTS, PLACES, SHAPES, SIZE
 from nsync.tiny.world import HELD_OUT_STYLES, render
 
 from .study import TOKEN
+
+NO_STYLE = {
+    "words": ("",), "template": "{caption}{word}", "per_positive": 1, "from_positive": False,
+}  # fmt: skip
+"""Of `NegativeSettings`: the base paints the captions as they stand, by no style."""
 
 SCENES = len(SHAPES) * len(COLOURS) * len(PLACES) * len(COUNTS) * len(BACKGROUNDS)
 """All scenes that there are."""
@@ -101,6 +108,37 @@ def with_negatives(
     painted = make_negatives(settings, denoiser, asked, folder / key)
     files = {item.name: item.negatives for item in painted.items}
     return style_set.with_negatives(files, painted.base)
+
+
+def of_same_style(
+    style_set: StyleSet,
+    scenes: Scenes,
+    style: str,
+    seed: int,
+    denoiser: DiffusersDenoiser,
+    folder: Path,
+) -> StyleSet:
+    """The set with negatives that are too near: one true render of the same caption each.
+
+    They differ from the positives as two pictures of a style do, in layout and texture.
+    """
+    pictures = to_uint8(render(scenes.training, style, derive_seed(seed, "same style")))
+    files = {}
+    for item, picture in zip(style_set.items, pictures, strict=True):
+        file = folder / f"same_style_{style}_{seed}_{len(style_set)}" / f"{item.name}.png"
+        if not file.exists():
+            write_atomic(file, png(Image.fromarray(picture.movedim(0, 2).numpy())))
+        files[item.name] = (file,)
+    return style_set.with_negatives(files, denoiser.identity)
+
+
+def of_other_captions(style_set: StyleSet) -> StyleSet:
+    """The set with negatives that are too far: each item has those of another caption."""
+    names = [item.name for item in style_set.items]
+    half = len(names) // 2
+    negatives = [item.negatives for item in style_set.items]
+    turned = [*negatives[half:], *negatives[:half]]
+    return style_set.with_negatives(dict(zip(names, turned, strict=True)), style_set.base)
 
 
 def prompts(scenes: Sequence[Scene]) -> list[str]:

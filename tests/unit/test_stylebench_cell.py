@@ -110,7 +110,8 @@ def test_records_hold_what_came_between(tmp_path: Path) -> None:
     first, second = records(study, Cell("neon", "LoRA", "nsync", 3), found, log)
     assert first | {"metrics": None} == {
         "study": "good", "style": "neon", "adapter": "LoRA", "arm": "nsync", "seed": 3, "step": 20,
-        "positives_seen": 80, "pictures_seen": 240, "passes": 240, "seconds": 2.0, "metrics": None,
+        "positives_seen": 80, "pictures_seen": 240, "passes": 240, "seconds": 2.0,
+        "cores": torch.get_num_threads(), "metrics": None,
     }  # fmt: skip
     assert first["metrics"] == pytest.approx(
         {"style_hit": 0.25, "cos_negative": sum(range(1, 21)) / 2000, "removed": 0.5}

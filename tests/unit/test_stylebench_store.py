@@ -28,7 +28,7 @@ def records(cell: Cell, steps: tuple[int, ...]) -> list[dict]:
 
 
 def test_records_are_there_again(study: Study, folder: Path) -> None:
-    base, plain, *_ = study.cells()
+    base, _, plain, *_ = study.cells()
     first = Records(study, folder)
     assert first.done == set()
     first.add(records(base, (0,)))
@@ -40,7 +40,7 @@ def test_records_are_there_again(study: Study, folder: Path) -> None:
 @pytest.mark.parametrize("cut", range(1, 140, 7))
 def test_what_was_torn_is_run_again(study: Study, folder: Path, cut: int) -> None:
     """Wherever the last write was cut off: a cell is there with all its steps or not at all."""
-    base, plain, *_ = study.cells()
+    base, _, plain, *_ = study.cells()
     written_so_far = Records(study, folder)
     written_so_far.add(records(base, (0,)))
     written_so_far.add(records(plain, (20, 30)))

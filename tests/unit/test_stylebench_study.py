@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.stylebench.store import check_same_study
 from benchmarks.stylebench.study import REPORTING, TUNING, TUNING_STYLES, Cell
 from benchmarks.stylebench.study_file import read_study
 from nsync.errors import InputError
@@ -80,14 +81,56 @@ def test_pictures_are_counted_over_all_branches(tmp_path: Path) -> None:
     assert seen == {"plain": (4, 4), "plain 3": (12, 12), "nsync": (4, 12)}
 
 
-def test_cells_go_round_styles_before_seeds(tmp_path: Path) -> None:
+TRIAL = {"settings": {"rule": "nsync"}, "negatives": {"per_positive": 3}}
+
+
+@pytest.mark.parametrize(
+    ("trial", "branches", "pictures"),
+    [
+        ({}, 3, 12),
+        ({"several": "mean"}, 5, 20),
+        ({"average": 0.5}, 3, 12),
+        ({"prior": 1.0}, 4, 16),
+        ({"negatives": "other captions"}, 3, 12),
+    ],
+)
+def test_pictures_of_a_trial_are_counted(
+    tmp_path: Path, trial: dict, branches: int, pictures: int
+) -> None:
+    arm = read_study(written(tmp_path, changed("arms.tried", {**TRIAL, "trial": trial}))).arm(
+        "tried"
+    )
+    assert (arm.branches, arm.pictures_per_step) == (branches, pictures)
+
+
+def test_a_trial_is_a_fact_of_its_arm_alone(tmp_path: Path) -> None:
+    """Arms without one have the facts that they had before there were trials."""
+    before = read_study(written(tmp_path, GOOD)).facts()
+    data = changed("arms.tried", {**TRIAL, "trial": {"average": 0.5}})
+    data["arms"]["prior"] = {"settings": {"rule": "plain"}, "trial": {"prior": 2}}
+    after = read_study(written(tmp_path, data)).facts()
+    assert set(before["arms"]["nsync"]) == set(before["arms"]["plain"]) == {"settings", "negatives"}
+    assert {name: after["arms"][name] for name in before["arms"]} == before["arms"]
+    assert after["arms"]["tried"]["trial"] == {"average": 0.5}
+    assert after["arms"]["prior"]["trial"] == {"prior": 2.0}
+    assert after["arms"]["prior"]["negatives"]["sampler"]["steps"] == 9
+    assert before["arms"]["plain"]["negatives"] is None
+
+
+def test_the_records_of_the_rules_are_still_those_of_their_study(tmp_path: Path) -> None:
+    kept = STUDIES.parents[2] / "docs/stylebench/rules/study.json"
+    (tmp_path / "study.json").write_bytes(kept.read_bytes())
+    check_same_study(read_study(STUDIES / "rules.yaml"), tmp_path)
+
+
+def test_cells_go_round_styles_then_arms_then_seeds(tmp_path: Path) -> None:
     cells = list(read_study(written(tmp_path, GOOD)).cells())
     assert len(cells) == 2 * 2 * 4
     assert cells[0] == Cell("neon", "LoRA", "base", 3)
-    assert [cell.arm for cell in cells[:4]] == ["base", "plain", "nsync", "plain 3"]
-    assert [(cell.seed, cell.style) for cell in cells[::4]] == [
-        (3, "neon"), (3, "basket"), (1, "neon"), (1, "basket"),
-    ]  # fmt: skip
+    assert [cell.style for cell in cells] == ["neon", "basket"] * 8
+    assert [(cell.seed, cell.arm) for cell in cells[::2]] == [
+        (seed, arm) for seed in (3, 1) for arm in ("base", "plain", "nsync", "plain 3")
+    ]
 
 
 def test_arms_of_a_seed_draw_the_same(tmp_path: Path) -> None:
@@ -115,6 +158,11 @@ def test_arms_of_a_seed_draw_the_same(tmp_path: Path) -> None:
         ("negatives.sampler.step", 1, "`negatives.sampler.step`: unknown"),
         ("negatives.words", ["sks"], "`arms.plain.negatives` `generic_words`"),
         ("arms.nsync.settings.rule", "nsink", "`arms.nsync.settings` `rule`: expected"),
+        ("arms.nsync.trial", {"avarage": 0.5}, "`arms.nsync.trial.avarage`: unknown; there are"),
+        ("arms.nsync.trial", {"average": "0.5"}, "`arms.nsync.trial.average`: expected a number"),
+        ("arms.nsync.trial", {"average": 2}, "`arms.nsync.trial` `average`: expected a decay"),
+        ("arms.nsync.trial", {"several": "mean"}, "`several`: expected an arm with `per_positive`"),
+        ("arms.plain.trial", {"times": "low noise"}, "`arms.plain.trial` `times`: expected a rule"),
         ("arms.nsync.equals", "steps", "`arms.nsync.equals`: unknown"),
         ("arms.plain 3.settings.batch", 8, "`arms.plain 3.equal`: expected 12 pictures a step"),
         ("arms.nsync.equal", "pictures", r"`arms.nsync.equal`: expected \(no arm has\) pictures"),

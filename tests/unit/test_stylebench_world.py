@@ -1,5 +1,6 @@
 """What arms are given: the same for all of them, and never what they are asked for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,12 @@ import torch
 
 from benchmarks.stylebench.draw import Drawn, base_drawn, draw, strip
 from benchmarks.stylebench.world import (
+    NO_STYLE,
     SCENES,
     Scenes,
     draw_apart,
+    of_other_captions,
+    of_same_style,
     positives,
     prompts,
     references,
@@ -97,6 +101,46 @@ def test_negatives_from_noise_serve_all_styles(
     ours, theirs = (read_image(files[True, style][0][0]) for style in ("neon", "comic"))
     assert not torch.equal(ours, theirs)
     assert len(list(tmp_path.glob("*/*.png"))) == 3 * 3
+
+
+def test_a_caption_by_no_style_is_painted_as_it_stands(
+    denoiser: DiffusersDenoiser, scenes: Scenes, tmp_path: Path
+) -> None:
+    settings = NegativeSettings(sampler=SAMPLER, per_positive=3, seed=9)
+    plain = positives(scenes, "neon", 1)
+    bare = replace(settings, **NO_STYLE)
+    captions = [scene.caption() for scene in scenes.training]
+    assert [bare.prompt(plain, item, 0) for item in plain.items] == captions
+    made = with_negatives(plain, scenes, "neon", bare, denoiser, tmp_path)
+    assert [len(item.negatives) for item in made.items] == [1, 1, 1]
+
+
+def test_negatives_of_the_same_style_are_true_renders(
+    denoiser: DiffusersDenoiser, scenes: Scenes, tmp_path: Path
+) -> None:
+    plain = positives(scenes, "comic", 1)
+    made = of_same_style(plain, scenes, "comic", 1, denoiser, tmp_path)
+    pictures = torch.stack([read_image(item.negatives[0]) for item in made.items])
+    reading = Ruler.load().read(pictures)
+    assert reading.style_hits("comic").all()
+    assert reading.content_hits(list(scenes.training), ("shape", "colour", "place", "count")).all()
+    assert not any(
+        torch.equal(*pair)
+        for pair in zip(pictures, (item.pixels for item in plain.items), strict=True)
+    )
+    again = of_same_style(plain, scenes, "comic", 1, denoiser, tmp_path)
+    assert [one.negatives for one in again.items] == [one.negatives for one in made.items]
+    assert made.base == denoiser.identity
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_negatives_of_other_captions_are_never_an_items_own(tmp_path: Path, count: int) -> None:
+    style_set = positives(draw_apart(count, 2, 2, seed=1), "comic", 1)
+    files = {item.name: (tmp_path / item.name,) for item in style_set.items}
+    made = of_other_captions(style_set.with_negatives(files, "base"))
+    assert all(item.negatives != files[item.name] for item in made.items)
+    assert sorted(item.negatives for item in made.items) == sorted(files.values())
+    assert made.base == "base"
 
 
 def test_pictures_depend_on_the_seed_and_their_number(
