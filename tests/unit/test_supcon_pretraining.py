@@ -79,9 +79,11 @@ def test_no_such_arm_is_refused() -> None:
             contrast(kind, *pair, LABELS, **at)
 
 
-def test_a_step_is_what_the_method_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask", [True, False])
+def test_a_step_is_what_the_method_says(tmp_path: Path, mask: bool) -> None:
     """Loss and update of the first step, put together from the losses, branch by branch."""
-    settings = replace(SHORT, steps=1, image_image=0.3, text_text=0.0, matching=0.7)
+    weights = {"image_image": 0.3, "text_text": 0.0, "matching": 0.7}
+    settings = replace(SHORT, steps=1, class_mask=mask, **weights)
     run_pretraining(tmp_path, settings)
     [told] = [one for one in records(tmp_path) if "loss" in one]
 
@@ -93,7 +95,8 @@ def test_a_step_is_what_the_method_says(tmp_path: Path) -> None:
         for each in rows
     ]
     labels = [pairs.labels.rows(each) for each in rows]
-    matching = [losses.matching(*b, y) for b, y in zip(branches, labels, strict=True)]
+    spared = labels if mask else [None, None]
+    matching = [losses.matching(*b, y) for b, y in zip(branches, spared, strict=True)]
     images, texts = (torch.cat(each) for each in zip(*branches, strict=True))
     every = torch.cat(labels)
     loss = 0.7 * sum(matching) / 2
@@ -294,3 +297,9 @@ def test_no_pair_is_left_to_train_on(tmp_path: Path) -> None:
         pretrain(
             replace(SHORT, validation=19), small(FLAGS), FLAGS, tmp_path / "run", lambda *_: {}
         )
+
+
+def test_held_out_pairs_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`validation`: expected 0, or pairs of at least two"):
+        run_pretraining(tmp_path, replace(SHORT, validation=1))
+    assert not (tmp_path / "run").exists()
