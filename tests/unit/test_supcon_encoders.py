@@ -173,6 +173,13 @@ def test_of_clip_the_projections_alone_are_trained() -> None:
     assert frozen == ["clip.logit_scale"]
 
 
+def test_what_clip_is_made_of_depends_on_no_version() -> None:
+    """Or a run could not be gone on with after an update."""
+    told = json.dumps(clip().config["clip"])
+    assert "version" not in told
+    assert "dtype" not in told
+
+
 def test_clip_may_have_another_width() -> None:
     encoders = clip(width=40)
     assert encoders.images(pixels(encoders)).regions.shape == (3, 16, 40)

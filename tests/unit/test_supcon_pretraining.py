@@ -13,10 +13,9 @@ from small_runs import Stop, assert_same_end, files_of, records, run, state, sto
 from supcon_sets import SIDE, clip, flags, labelled_set, small
 from torch import Tensor
 
-from nsync.draws import generator
 from nsync.errors import InputError
 from nsync.supcon import losses
-from nsync.supcon.contrast import CONTRASTS, Weights, contrast
+from nsync.supcon.contrast import CONTRASTS
 from nsync.supcon.encoder_file import load_encoders
 from nsync.supcon.encoders import identity
 from nsync.supcon.pairs import draw_rows, read_pairs, split
@@ -31,57 +30,13 @@ from nsync.supcon.pretraining import (
 from nsync.supcon.retrieval import retrieval
 
 HERE = Path(__file__).resolve().parent
-WEIGHTS = Weights(0.1, 0.2, 0.3, 0.4)
-LABELS = torch.tensor([0, 1, 0, 2, 0, 1, 0, 2])
 
 
-def features(key: str) -> Tensor:
-    return torch.randn(8, 5, generator=generator(0, key), dtype=torch.float64)
-
-
-def test_the_arms_are_the_losses_with_equal_weight() -> None:
-    images, texts = features("images"), features("texts")
-    classifier = torch.nn.Linear(5, 3).double()
-    at = {"temperature": 0.2}
-    terms = [
-        losses.supervised_contrastive(images, LABELS, **at),
-        losses.supervised_contrastive(texts, LABELS, **at),
-        losses.cross_contrastive(images, texts, LABELS, **at),
-        losses.cross_contrastive(texts, images, LABELS, **at),
-    ]
-    both = (images, texts)
-    wanted = {
-        "supcon": sum(w * t for w, t in zip(WEIGHTS, terms, strict=True)),
-        "unicl": losses.unicl(images, texts, LABELS, **at),
-        "nt-xent": sum(losses.nt_xent(one[:4], one[4:], **at) for one in both) / 2,
-        "classifier": sum(losses.classification(classifier(one), LABELS) for one in both) / 2,
-        "none": images.new_zeros(()),
-    }
-    assert wanted.keys() == set(CONTRASTS)
-    for kind, value in wanted.items():
-        given = {"weights": WEIGHTS, "classifier": classifier, **at}
-        total, parts = contrast(kind, images, texts, LABELS, **given)
-        assert total.item() == pytest.approx(value.item())
-        assert len(parts) == {"supcon": 4, "none": 0}.get(kind, 1)
-
-
-def test_terms_without_a_weight_are_left_out() -> None:
-    inner = Weights(0.5, 0.5, 0.0, 0.0)
-    given = {"weights": inner, "temperature": 0.1}
-    _, parts = contrast("supcon", features("images"), features("texts"), LABELS, **given)
-    assert parts.keys() == {"image_image", "text_text"}
-
-
-def test_no_such_arm_is_refused() -> None:
-    pair, at = (features("images"), features("texts")), {"weights": WEIGHTS, "temperature": 0.1}
-    for kind in ("triplet", "classifier"):
-        with pytest.raises(InputError, match="`contrast`: expected one of supcon"):
-            contrast(kind, *pair, LABELS, **at)
-
-
-def test_a_step_is_what_the_method_says(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mask", [True, False])
+def test_a_step_is_what_the_method_says(tmp_path: Path, mask: bool) -> None:
     """Loss and update of the first step, put together from the losses, branch by branch."""
-    settings = replace(SHORT, steps=1, image_image=0.3, text_text=0.0, matching=0.7)
+    weights = {"image_image": 0.3, "text_text": 0.0, "matching": 0.7}
+    settings = replace(SHORT, steps=1, class_mask=mask, **weights)
     run_pretraining(tmp_path, settings)
     [told] = [one for one in records(tmp_path) if "loss" in one]
 
@@ -93,7 +48,8 @@ def test_a_step_is_what_the_method_says(tmp_path: Path) -> None:
         for each in rows
     ]
     labels = [pairs.labels.rows(each) for each in rows]
-    matching = [losses.matching(*b, y) for b, y in zip(branches, labels, strict=True)]
+    spared = labels if mask else [None, None]
+    matching = [losses.matching(*b, y) for b, y in zip(branches, spared, strict=True)]
     images, texts = (torch.cat(each) for each in zip(*branches, strict=True))
     every = torch.cat(labels)
     loss = 0.7 * sum(matching) / 2
@@ -294,3 +250,9 @@ def test_no_pair_is_left_to_train_on(tmp_path: Path) -> None:
         pretrain(
             replace(SHORT, validation=19), small(FLAGS), FLAGS, tmp_path / "run", lambda *_: {}
         )
+
+
+def test_held_out_pairs_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="`validation`: expected 0, or pairs of at least two"):
+        run_pretraining(tmp_path, replace(SHORT, validation=1))
+    assert not (tmp_path / "run").exists()
