@@ -81,10 +81,8 @@ def _ssa_gan(record: Record, clones: Path, published: SimpleNamespace) -> None:
     kept = {}
     for mode in ("train", "eval"):
         with torch.no_grad():
-            [mine], (their, _) = (
-                getattr(ours, mode)()(noise, text),
-                getattr(theirs, mode)()(noise, text),
-            )
+            [mine] = getattr(ours, mode)()(noise, text).images
+            their, _ = getattr(theirs, mode)()(noise, text)
         _compare(record, f"SSA-GAN pictures, {mode}", mine, their, EXACT)
         kept[f"images_{mode}"] = columns(their)
     pictures = images(family.image_size)
@@ -124,7 +122,7 @@ def _galip(
     load(logits, judge, (("joint_conv", "score"),))
     noise, text = (each.float() for each in noise_and_text(family))
     with torch.no_grad():
-        [mine], their = ours.float()(noise, text), theirs(noise, text)
+        [mine], their = ours.float()(noise, text).images, theirs(noise, text)
     _compare(record, f"{name}, pictures", mine, their, GATE)
     pictures = images(224).float()
     # Theirs maps to 0..1 twice: given 2 x - 1, its tower sees what ours sees, given x.

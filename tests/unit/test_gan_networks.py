@@ -49,8 +49,10 @@ def test_any_size_of_pictures(name, size):
     family = replace(SMALL[name], image_size=size)
     generator, discriminators = built(family)
     noise, text = inputs(family)
-    pictures = generator.eval()(noise, text)
+    painted = generator.eval()(noise, text)
+    pictures = painted.images
     assert len(pictures) == len(discriminators) == 1
+    assert torch.equal(painted.divergence, torch.zeros(3, dtype=torch.float64))
     assert pictures[-1].shape == (3, 3, size, size)
     assert pictures[-1].abs().max() <= 1
     for each, judge in zip(pictures, discriminators, strict=True):
@@ -65,7 +67,7 @@ def test_everything_trained_gets_a_gradient_and_everything_given_is_used(name):
     family = SMALL[name]
     generator, [judge] = built(family)
     noise, text = (each.requires_grad_() for each in inputs(family))
-    [picture] = generator(noise, text)
+    [picture] = generator(noise, text).images
     score = judge.judge(judge.features(judge.observe(picture)), text).score
     score.square().sum().backward()
     for key, value in [*generator.named_parameters(), *judge.named_parameters()]:
@@ -95,7 +97,7 @@ def test_untrained_ssa_gan_begins_without_text():
     torch.manual_seed(0)
     generator, _ = family.build()
     noise, text = (each.float() for each in inputs(family))
-    assert torch.equal(generator(noise, text)[0], generator(noise, -text)[0])
+    assert torch.equal(generator(noise, text).images[0], generator(noise, -text).images[0])
 
 
 @pytest.mark.parametrize("grid", [1, 2, 3, 4, 7])
@@ -103,7 +105,7 @@ def test_any_grid_of_the_tower(grid):
     family = SMALL["GALIP"]
     generator, [judge] = built(family, small_tower(4 * grid))
     noise, text = inputs(family)
-    [picture] = generator(noise, text)
+    [picture] = generator(noise, text).images
     assert picture.shape == (3, 3, 32, 32)
     observed = judge.observe(picture)
     assert observed.shape == (3, 2, 8, grid, grid)
@@ -160,7 +162,7 @@ def test_the_tower_is_frozen_shared_and_not_saved():
     judge.double()
     assert next(vision.parameters()).dtype == torch.float64
     generator.double()
-    picture = generator(*inputs(SMALL["GALIP"]))[0]
+    picture = generator(*inputs(SMALL["GALIP"])).images[0]
     judge.observe(picture).sum().backward()
     assert generator.start.weight.grad.any()
     assert all(p.grad is None for p in vision.parameters())
