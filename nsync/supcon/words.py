@@ -1,4 +1,4 @@
-"""Words and places of pictures: the part of DAMSM that looks closer than sentences do.
+"""Words and regions of pictures: the part of DAMSM that looks closer than sentences do.
 
 AttnGAN (arXiv 1711.10485) and DM-GAN are trained with it, their encoders and their generators. Its
 score of a picture and a text, R(Q, D), with regions v_j and words e_i (equations 7 to 10):
@@ -39,7 +39,7 @@ def word_matching(
     Others with a label in common are no negatives, as there.
 
     Args:
-        regions: float `[n, d, h, w]`, a feature per place of each picture.
+        regions: float `[n, r, d]`, a feature per region of each picture.
         words: float `[n, l, d]`, a feature per word of each text, row by row the pictures'.
         mask: bool `[n, l]`, True where there is a word. None: everywhere.
         labels: see `losses.supervised_contrastive`; None takes all others for negatives.
@@ -80,10 +80,10 @@ def word_scores(
 ) -> Tensor:
     """How well each picture goes with each text, R(Q, D) at the top.
 
-    Needs memory for n m l (h w + d) numbers.
+    Needs memory for some n m l (r + d) numbers.
 
     Args:
-        regions: float `[n, d, h, w]`; see `word_matching`.
+        regions: float `[n, r, d]`; see `word_matching`.
         words: float `[m, l, d]`.
         mask: bool `[m, l]`.
         gamma1: see `word_matching`.
@@ -99,13 +99,13 @@ def word_scores(
     _above_zero(gamma1=gamma1, gamma2=gamma2)
     exact = torch.promote_types(torch.promote_types(regions.dtype, words.dtype), torch.float32)
     with torch.autocast(regions.device.type, enabled=False):
-        places, words = regions.flatten(2).to(exact), words.to(exact)
+        regions, words = regions.to(exact), words.to(exact)
         there = mask[None, :, :, None]
-        # Pictures n, texts m, words l, places p.
-        likeness = torch.einsum("mld,ndp->nmlp", words, places)
+        # Pictures n, texts m, words l, regions r.
+        likeness = torch.einsum("mld,nrd->nmlr", words, regions)
         likeness = likeness.masked_fill(~there, float("-inf")).softmax(2)
         picked = (gamma1 * likeness).softmax(3)
-        found = torch.einsum("nmlp,ndp->nmld", picked, places)
+        found = torch.einsum("nmlr,nrd->nmld", picked, regions)
         alike = F.cosine_similarity(found, words[None].expand_as(found), dim=3)
         alike = (gamma2 * alike).masked_fill(~mask, float("-inf"))
         return alike.logsumexp(2) / gamma2
@@ -113,10 +113,10 @@ def word_scores(
 
 def _checked(regions: Tensor, words: Tensor, mask: Tensor | None) -> Tensor:
     """The mask."""
-    if regions.ndim != 4 or not regions.is_floating_point() or len(regions) < 1:
+    if regions.ndim != 3 or not regions.is_floating_point() or len(regions) < 1:
         got = f"{regions.dtype} {tuple(regions.shape)}"
-        raise InputError("regions", "float [n, d, h, w]", got)
-    width = regions.shape[1]
+        raise InputError("regions", "float [n, r, d]", got)
+    width = regions.shape[2]
     if words.ndim != 3 or not words.is_floating_point() or words.shape[2] != width:
         got = f"{words.dtype} {tuple(words.shape)}"
         raise InputError("words", f"float [m, l, {width}], as wide as the regions", got)

@@ -174,7 +174,9 @@ def _words(record: Record, theirs: SimpleNamespace) -> None:
             regions, words, mask = staged_files.regions_and_words(256, 17)
             if side == "ours":
                 given = None if labels is None else torch.tensor(labels)
-                loss = 2 * word_matching(regions, words, mask, given, gamma3=50.0)
+                loss = 2 * word_matching(
+                    staged_files.rows(regions), words, mask, given, gamma3=50.0
+                )
             else:
                 given = None if labels is None else np.array(labels)
                 lengths, count = torch.tensor(staged_files.LENGTHS), len(words)

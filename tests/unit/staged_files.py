@@ -50,9 +50,14 @@ def mask():
 
 
 def regions_and_words(width, side):
-    """Of pictures, requiring gradients, and of texts, with their mask."""
+    """Of pictures `[n, width, side, side]`, requiring gradients, and of texts, with their mask."""
     regions = normal("regions", COUNT, width, side, side) / 4
     return regions.requires_grad_(), normal("words", COUNT, max(LENGTHS), width) / 4, mask()
+
+
+def rows(regions):
+    """`[n, side * side, width]`."""
+    return regions.flatten(2).transpose(1, 2)
 
 
 def glance(pictures, width):
@@ -78,7 +83,7 @@ def generator_loss(family, networks, painted, told):
         total += generator_cross_entropy(judge.judge(judge.features(pictures), text))
     regions, code = glance(painted.images[-1], family.text_width)
     labels = torch.tensor(LABELS)
-    fine = word_matching(regions, words, mask, labels, gamma3=50.0)
+    fine = word_matching(rows(regions), words, mask, labels, gamma3=50.0)
     return total + 5 * (2 * fine + 2 * matching(code, text, labels, temperature=0.1))
 
 

@@ -14,6 +14,7 @@ from staged_files import (
     generator_loss,
     kernel,
     regions_and_words,
+    rows,
     told,
 )
 
@@ -73,5 +74,5 @@ def test_words_match_as_in_the_published_loss(labels):
     """Which is the sum of both ways, without the root: with 5 times the gamma3."""
     regions, words, mask = regions_and_words(256, 17)
     given = None if labels is None else torch.tensor(labels)
-    loss = 2 * word_matching(regions, words, mask, given, gamma3=50.0)
+    loss = 2 * word_matching(rows(regions), words, mask, given, gamma3=50.0)
     steps_as_theirs(loss, regions, THEIRS[f"words_{'with' if labels else 'without'}_labels"])

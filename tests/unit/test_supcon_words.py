@@ -14,13 +14,13 @@ MASK = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 1, 0]]).bo
 
 
 def given():
-    return normal("regions", 4, 5, 2, 3), normal("words", 4, 4, 5)
+    return normal("regions", 4, 6, 5), normal("words", 4, 4, 5)
 
 
 def plainly(regions, words, mask, gamma1, gamma2):
-    """R(Q, D) of one picture `[d, h, w]` and one text `[l, d]`, number by number."""
+    """R(Q, D) of one picture `[r, d]` and one text `[l, d]`, number by number."""
     words = [word for word, there in zip(words.tolist(), mask.tolist(), strict=True) if there]
-    places = regions.flatten(1).T.tolist()
+    places = regions.tolist()
 
     def product(a, b):
         return sum(x * y for x, y in zip(a, b, strict=True))
@@ -135,7 +135,7 @@ REGIONS, WORDS = given()
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: word_scores(REGIONS[0], WORDS), r"regions.*float \[n, d, h, w\]"),
+        (lambda: word_scores(REGIONS[0], WORDS), r"regions.*float \[n, r, d\]"),
         (lambda: word_scores(REGIONS.long(), WORDS), "regions.*int64"),
         (lambda: word_scores(REGIONS, WORDS[:, :, :4]), "words.*as wide as the regions"),
         (lambda: word_scores(REGIONS, WORDS[0]), "words.*float"),
