@@ -168,24 +168,15 @@ def _step(record: Record, title: str, sides: list[tuple[Tensor, Tensor]]) -> dic
 
 def _words(record: Record, theirs: SimpleNamespace) -> None:
     """The loss of words alone, at the size of DAMSM: 17 x 17 regions of 256 numbers."""
-    for labels in (None, staged_files.LABELS):
-        found = []
-        for side in ("ours", "theirs"):
-            regions, words, mask = staged_files.regions_and_words(256, 17)
-            if side == "ours":
-                given = None if labels is None else torch.tensor(labels)
-                loss = 2 * word_matching(
-                    staged_files.rows(regions), words, mask, given, gamma3=50.0
-                )
-            else:
-                given = None if labels is None else np.array(labels)
-                lengths, count = torch.tensor(staged_files.LENGTHS), len(words)
-                told = (words.transpose(1, 2), torch.arange(count), lengths, given, count)
-                loss = sum(theirs.losses.words_loss(regions, *told)[:2])
-            found.append((loss, regions))
-        name = "with" if labels else "without"
-        kept = _step(record, f"Words' matching loss, {name} labels", found)
-        record.fixtures[f"words_{name}_labels"] = kept
+    mine, words, mask = staged_files.regions_and_words(256, 17)
+    other, turned, count = mine.detach().clone().requires_grad_(), words.transpose(1, 2), len(words)
+    matches, lengths = torch.arange(count), torch.tensor(staged_files.LENGTHS)
+    for name, labels in (("without", None), ("with", staged_files.LABELS)):
+        given, ids = (None, None) if labels is None else (torch.tensor(labels), np.array(labels))
+        total = 2 * word_matching(staged_files.rows(mine), words, mask, given, gamma3=50.0)
+        both = theirs.losses.words_loss(other, turned, matches, lengths, ids, count)[:2]
+        title, sides = f"Words' matching loss, {name} labels", [(total, mine), (sum(both), other)]
+        record.fixtures[f"words_{name}_labels"] = _step(record, title, sides)
 
 
 def _published(code: Path, family: Staged) -> SimpleNamespace:
