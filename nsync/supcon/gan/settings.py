@@ -14,14 +14,11 @@ from ...judgements import (
     share,
 )
 from ...optimizers import schedule_factor
+from ..contrast import CONTRASTS, SUPCON, Weights
 from .augment import COLOR, CUTOUT, TRANSLATION
 from .contract import Family
 from .galip import Galip
 from .ssa_gan import SsaGan
-
-NONE, CLASSIFIER, UNICL, NT_XENT, SUPCON = "none", "classifier", "unicl", "nt-xent", "supcon"
-CONTRASTS = (NONE, CLASSIFIER, UNICL, NT_XENT, SUPCON)
-"""See `nsync.supcon.gan.contrast`."""
 
 AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -51,11 +48,11 @@ class GanSettings:
         r1_gamma: of the R1 penalty; 0 leaves it out.
         penalty_every: steps between two penalties, which then weigh so many times more.
         match_weight: of the text match.
-        contrast: one of `CONTRASTS`.
-        inter_weight: of image-text and text-image in the contrast.
-        inner_weight: of image-image in the contrast.
+        contrast: one of `nsync.supcon.contrast.CONTRASTS`.
+        image_image, image_text, text_image: see `nsync.supcon.contrast.Weights`.
         temperature: of the contrast.
-        contrast_real: real pictures stand beside the painted ones in the contrast "supcon".
+        contrast_real: in the contrasts "supcon" and "unicl" real pictures stand beside the painted
+            ones, with the same texts.
         seed: every random draw is derived from it.
         log_every, preview_every, validate_every, save_every, keep_last, pause_every, score_every:
             see `nsync.run_parts.Pace`.
@@ -75,8 +72,9 @@ class GanSettings:
     penalty_every: int = 1
     match_weight: float = 0.05
     contrast: str = SUPCON
-    inter_weight: float = 0.2
-    inner_weight: float = 0.2
+    image_image: float = 0.1
+    image_text: float = 0.05
+    text_image: float = 0.05
     temperature: float = 0.5
     contrast_real: bool = False
     seed: int = 0
@@ -92,6 +90,11 @@ class GanSettings:
     def policies(self) -> tuple[str, ...]:
         """What the augmentation is made of."""
         return AUGMENTATIONS[self.augmentation]
+
+    @property
+    def weights(self) -> Weights:
+        """Those of the contrast. Texts among themselves say nothing to a generator."""
+        return Weights(self.image_image, 0.0, self.image_text, self.text_image)
 
     def check(self) -> None:
         """Raise one `InputError` that names every setting out of its range."""
@@ -128,8 +131,9 @@ _FROM_ZERO = (
     "penalty_weight",
     "r1_gamma",
     "match_weight",
-    "inter_weight",
-    "inner_weight",
+    "image_image",
+    "image_text",
+    "text_image",
 )
 _ABOVE_ZERO = ("generator_rate", "discriminator_rate", "temperature")
 

@@ -10,7 +10,7 @@ branches, as T2I_CL (arXiv 2107.02423) does, and over the stages of a family:
     match     is the matching loss of what the frozen image encoder sees in the finished pictures
               with the texts that they were painted for: DAMSM's place in AttnGAN (1711.10485);
     contrast  compares pictures and texts of both branches by their labels, the idea of arXiv
-              2412.03957; see `contrast`.
+              2412.03957, or is another arm of `nsync.supcon.contrast`, in T2I_CL's place.
 
 As in the published loops a step paints once: the discriminator is trained on these pictures, and
 the generator is then judged, on the same pictures, by what came of it.
@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...draws import generator
+from ..contrast import CLASSIFIER, NT_XENT, contrast
 from ..encoders import Encoders
-from ..losses import label_overlap, matching
+from ..losses import classification, label_overlap, matching
 from .augment import augment, draw_change
 from .contract import Discriminator
-from .contrast import contrast
 from .penalties import (
     discriminator_hinge,
     generator_hinge,
@@ -136,17 +136,44 @@ def generator_loss(
     parts = {
         "adversarial": torch.stack(adversarial).sum(),
         "match": torch.stack(match).sum(),
-        "contrast": contrast(
-            settings,
-            seen,
-            [side.text for side in sides],
-            [side.labels for side in sides],
-            [side.seen for side in sides],
-            classifier,
-        ),
+        "contrast": contrasted(settings, seen, sides, classifier),
     }
     loss = parts["adversarial"] + settings.match_weight * parts["match"] + parts["contrast"]
     return {"loss_g": loss, **{name: part.detach() for name, part in parts.items()}}
+
+
+def contrasted(
+    settings: GanSettings,
+    seen: Sequence[Tensor],
+    sides: Sequence[Side],
+    classifier: nn.Module | None = None,
+) -> Tensor:
+    """The arm that `settings.contrast` names, with its weights; see `nsync.supcon.contrast`.
+
+    Texts are given, so there is nothing to be said to a generator by comparing them with each
+    other, and "nt-xent" and "classifier" are of pictures alone.
+
+    Args:
+        seen: per branch float `[n, d]`, what the encoder sees in painted pictures.
+    """
+    images, texts = torch.cat(list(seen)), torch.cat([side.text for side in sides])
+    labels = torch.cat([side.labels for side in sides])
+    if settings.contrast in (NT_XENT, CLASSIFIER):
+        texts = images  # a mean of twice the same
+    elif settings.contrast_real:
+        images = torch.cat([images, *(side.seen for side in sides)])
+        texts, labels = texts.repeat(2, 1), torch.cat([labels, labels])
+    total, _ = contrast(
+        settings.contrast, images, texts, labels,
+        weights=settings.weights, temperature=settings.temperature, classifier=classifier,
+    )  # fmt: skip
+    return total
+
+
+def classifier_loss(classifier: nn.Module, sides: Sequence[Side]) -> Tensor:
+    """Cross-entropy of what tells labels of features, on the real pictures of both branches."""
+    labels = torch.cat([side.labels for side in sides])
+    return classification(classifier(torch.cat([side.seen for side in sides])), labels)
 
 
 def strangers(side: Side) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ... import __version__
 from ...draws import seeded
@@ -14,19 +14,19 @@ from ...identity import feed_tensor
 from ...resume import Standing
 from ...run_parts import Export, StepReport, TrainResult, Watch
 from ...session import Session
-from ..encoders import Encoders, check_captions, device_of
+from ..contrast import CLASSIFIER
+from ..encoders import Encoders, check_captions, device_of, identity
 from ..learner import ModuleLearner, ModulesLearned
 from ..pairs import LabelledPairs
 from .averaging import Average
 from .batches import draw_sides, encode_pairs
 from .contract import Family, Networks
-from .contrast import classifier_loss
 from .model_file import describe
-from .settings import CLASSIFIER, GanSettings
-from .steps import discriminator_loss, generator_loss, paint
+from .settings import GanSettings
+from .steps import classifier_loss, discriminator_loss, generator_loss, paint
 
 KIND = "a text-to-image GAN"
-GENERATOR, DISCRIMINATORS, HEAD = "generator", "discriminators", "classifier"
+GENERATOR, DISCRIMINATORS = "generator", "discriminators"
 
 Preview = Callable[[int, nn.Module], None]
 """Given the steps done and the average of the generator, in eval mode."""
@@ -53,6 +53,7 @@ def train(
     never stopped. A run that is there in full is not made again.
 
     Args:
+        encoders: in eval mode, and frozen, or memory is kept for gradients that nobody takes.
         pairs: of the family's `image_size`.
         folder: of this run; see `nsync.run_folder`.
         export: called at the end, at a pause, or when the run stops early with something learned.
@@ -115,9 +116,8 @@ def train(
                 asked = discriminator_loss(settings, discriminators, sides, painted, step)
                 norms = {"norm_d": learner.update(DISCRIMINATORS, asked["loss_d"], factor)}
                 if head:
-                    seen, labels = zip(*((s.seen, s.labels) for s in sides), strict=True)
-                    asked["classifier"] = classifier_loss(settings, head, seen, labels)
-                    learner.update(HEAD, asked["classifier"], factor)
+                    asked[CLASSIFIER] = classifier_loss(head, sides)
+                    learner.update(CLASSIFIER, asked[CLASSIFIER], factor)
 
                 # The generator, by what came of them.
                 wanted = generator_loss(
@@ -179,8 +179,8 @@ def run_config(
         "kind": KIND,
         "settings": settings.as_dict(),
         "family": describe(family),
-        "encoders": identity(encoders.state_dict()),
-        "base": identity(vision.state_dict()) if family.needs_vision and vision else "",
+        "encoders": identity(encoders),
+        "base": _digest(vision) if family.needs_vision and vision else "",
         "labelled": pairs.digest,
         "pictures": len(pairs),
         "labels": list(pairs.labels.names),
@@ -188,12 +188,11 @@ def run_config(
     }
 
 
-def identity(tensors: dict[str, Tensor]) -> str:
-    """A hash (hex) of a sample of a network's weights; see `nsync.identity`."""
+def _digest(network: nn.Module) -> str:
     digest = hashlib.sha256()
-    for name in sorted(tensors):
+    for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())
-        feed_tensor(digest, tensors[name])
+        feed_tensor(digest, value)
     return digest.hexdigest()
 
 
@@ -205,7 +204,7 @@ def _learner(
     average: Average,
 ) -> ModuleLearner:
     modules = {GENERATOR: generator, DISCRIMINATORS: discriminators}
-    modules |= {HEAD: head} if head else {}
+    modules |= {CLASSIFIER: head} if head else {}
     optimizers = {
         name: torch.optim.Adam(
             module.parameters(),
