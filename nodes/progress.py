@@ -16,7 +16,7 @@ from ..nsync.denoiser import Denoiser, SamplerSettings
 from ..nsync.evaluation.watch import StyleWatch
 from ..nsync.files import write_atomic
 from ..nsync.images import png, to_picture
-from ..nsync.session import StepReport
+from ..nsync.run_parts import StepReport
 
 PREVIEW_SIDE = 512
 

@@ -41,6 +41,11 @@ class Learner:
         self._on_cpu = all(vector.device.type == "cpu" for vector in self.vectors)
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether there is no device to wait for."""
+        return self._on_cpu
+
+    @property
     def vectors(self) -> list[Tensor]:
         """The trained weights, one vector per kind."""
         return list(self._trained.groups.values())

@@ -106,6 +106,15 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
+def clip(gradients: list[Tensor], most: float) -> Tensor:
+    """Scale the gradients in place to a norm of at most `most` (0: leave them); their old norm."""
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if most:
+        factor = (most / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1)
+        torch._foreach_mul_(gradients, factor)
+    return norm
+
+
 @contextmanager
 def averaged(optimizer: Optimizer) -> Iterator[None]:
     """A context in which the parameters hold what is to be shown or exported.

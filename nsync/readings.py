@@ -1,13 +1,11 @@
 """The numbers of the steps: kept on the device, read a few steps at a time."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from .branches import Batch, BranchResult
 
 
 @dataclass(frozen=True)
@@ -23,6 +21,19 @@ class Reading:
     step: int
     values: dict[str, float]
     fault: str
+
+
+@dataclass(frozen=True)
+class ItemLosses:
+    """The losses of a branch, item by item: what is not finite is told by the items' names.
+
+    Attributes:
+        names: of the `n` items.
+        losses: float `[n]`, on the device. Their mean is logged as `loss_<branch>`.
+    """
+
+    names: Sequence[str]
+    losses: Tensor
 
 
 @dataclass(frozen=True)
@@ -48,23 +59,25 @@ class Readings:
     def add(
         self,
         step: int,
-        batches: Mapping[str, Batch],
-        branches: Mapping[str, BranchResult],
         seen: Mapping[str, Tensor],
         known: Mapping[str, float],
+        branches: Mapping[str, ItemLosses] | None = None,
     ) -> Tensor:
         """Keep a step's numbers; whether all of them are finite, as a tensor on the device.
 
         Args:
-            seen: numbers on the device, by name.
+            seen: numbers on the device, without dimensions, by name. `norm_<branch>` is that of a
+                branch's gradient.
             known: numbers that the host knows already.
+            branches: by name, where the losses are known item by item.
         """
         self.latest = step
+        branches = branches or {}
         means = {f"loss_{name}": branch.losses.mean() for name, branch in branches.items()}
         named = {name: value.float() for name, value in (means | dict(seen)).items()}
         each = [branch.losses for branch in branches.values()]
         numbers = torch.cat([torch.stack(list(named.values())), *each])
-        places = [(name, item) for name, batch in batches.items() for item in batch.names]
+        places = [(name, item) for name, branch in branches.items() for item in branch.names]
         self._kept.append(_Kept(step, list(named), numbers, places, dict(known)))
         return numbers.isfinite().all()
 
@@ -97,6 +110,9 @@ def _fault(
     bad = [f"{name} {item}" for (name, item), loss in pairs if not math.isfinite(loss)]
     if bad:
         return f"The loss is NaN or infinite at step {step} for: {', '.join(bad)}."
+    if not places:
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        return f"NaN or infinite at step {step}: {', '.join(bad)}."
     bad = [
         f"{name} {item}"
         for name, item in places

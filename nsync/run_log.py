@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 NEAR, FAR = 0.60, 0.01
 PATIENCE = 50
 EXPLODED = 5.0
-VALIDATION = "loss_validation"
+POSITIVE, VALIDATION = "loss_positive", "loss_validation"
 STRIKES = 3
 
 _SKIPPED = "The step was skipped."
@@ -43,15 +43,26 @@ class RunLog:
     Args:
         path: the file; it is appended to.
         records: what it holds already.
+        headline: the name of the loss that stands for a step; every step's record has it.
+        watched: whether a headline loss that explodes ends the run. That of a GAN tells how two
+            networks stand to each other, and may rise for good reason.
 
     Attributes:
-        losses: the positive loss of every step that was not skipped.
+        losses: the headline loss of every step that was not skipped.
         validated: the latest step whose validation loss was noted.
     """
 
-    def __init__(self, path: Path, records: Sequence[Mapping[str, float]] = ()) -> None:
-        self._path, self.losses = path, []
-        self._shares, self._watch, self._strikes = ShareWatch(), LossWatch(), 0
+    def __init__(
+        self,
+        path: Path,
+        records: Sequence[Mapping[str, float]] = (),
+        *,
+        headline: str = POSITIVE,
+        watched: bool = True,
+    ) -> None:
+        self._path, self._headline, self.losses = path, headline, []
+        self._shares, self._strikes = ShareWatch(), 0
+        self._watch = LossWatch() if watched else None
         self.validated = 0
         for record in records:
             self._see_again(record)
@@ -75,7 +86,7 @@ class RunLog:
         self._strikes = self._strikes + 1 if fault else 0
         if self._strikes == STRIKES:
             raise NonFiniteError(f"{fault} It is the {STRIKES}rd such step running.")
-        if not fault and (exploded := self._see(values["loss_positive"])):
+        if not fault and (exploded := self._see(values[self._headline])):
             raise DivergedError(exploded)
         return warning
 
@@ -98,18 +109,18 @@ class RunLog:
         """Take a record of an earlier part of the run as it was taken when it was written."""
         if VALIDATION in record:
             self.validated = record["step"]
-        elif "loss_positive" not in record:
+        elif self._headline not in record:
             return
         elif str(record.get("warning", "")).endswith(_SKIPPED):
             self._strikes = (self._strikes + 1) % STRIKES
         else:
             self._strikes = 0
             self._shares.see(record.get("removed"))
-            self._see(record["loss_positive"])
+            self._see(record[self._headline])
 
     def _see(self, loss: float) -> str:
         self.losses.append(loss)
-        return self._watch.see(loss)
+        return self._watch.see(loss) if self._watch else ""
 
     def _write(self, record: Mapping[str, object]) -> None:
         bad = {k for k, v in record.items() if isinstance(v, float) and not math.isfinite(v)}

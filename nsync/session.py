@@ -3,102 +3,61 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic
 
 import torch
 
-from .branches import BranchPasses
-from .learner import Learned, Learner
 from .readings import Readings
 from .run_folder import RunFolder, State
-from .run_log import VALIDATION, DivergedError, RunLog, RunStoppedError
-from .settings import TrainSettings
-from .validation import Validation
+from .run_log import DivergedError, RunLog, RunStoppedError
+from .run_parts import Export, L, Learns, Pace, StepReport, TrainResult, Watch
 
 logger = logging.getLogger(__name__)
 
-Export = Callable[[Learned, int], Mapping[str, Path]]
-"""Writes what was learned in so many steps to files; their paths by kind."""
-
-
-class Watch(Protocol):
-    """Scores the style while it is trained; see `nsync.evaluation.watch`."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether training on is of no use any more."""
-        ...
-
-    def begin(self, records: Sequence[Mapping[str, float]]) -> None:
-        """Take up the scores of an earlier part of the run."""
-        ...
-
-    def look(self, done: int) -> Mapping[str, float]:
-        """The scores of the model as it is after so many steps."""
-        ...
-
-    def keep(self, done: int, learned: Learned) -> None:
-        """Keep the weights that were looked at last, if they may be the best."""
-        ...
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What is known after a step.
-
-    Attributes:
-        step: steps done, 1 after the first.
-        steps: steps asked for.
-        values: the numbers of the log by name (`loss_positive`, `cos_negative`, `removed`, ...), of
-            the latest step that was read; empty before the first reading.
-        warning: a sentence for the user, or "".
-        remaining: seconds that the rest will take at the pace of the last steps.
-    """
-
-    step: int
-    steps: int
-    values: dict[str, float]
-    warning: str
-    remaining: float
-
 
 @dataclass
-class Session:
-    """One call of the trainer: the steps of a run from `begun` on.
+class Session(Generic[L]):
+    """One call of a trainer: the steps of a run from `begun` on.
+
+    Args:
+        pace: how often what is done; the settings.
+        form: how the passes are made now; a run that is resumed is given it back.
+        validation: measures on what is never trained on; its numbers go into the log, `VALIDATION`
+            among them.
 
     Attributes:
         done: updates made in all.
         readings: takes the numbers of every step.
     """
 
-    settings: TrainSettings
+    pace: Pace
     run: RunFolder
     log: RunLog
-    learner: Learner
-    passes: BranchPasses
-    validation: Validation
-    export: Export
+    learner: Learns[L]
+    export: Export[L]
     begun: int
-    on_step: Callable[[StepReport], None] | None
-    preview: Callable[[int], None] | None
-    watch: Watch | None
+    form: Callable[[], dict[str, object]] = dict
+    validation: Callable[[], Mapping[str, float]] | None = None
+    on_step: Callable[[StepReport], None] | None = None
+    preview: Callable[[int], None] | None = None
+    watch: Watch[L] | None = None
 
     def __post_init__(self) -> None:
         self.done = self._saved = self._logged = self.begun
         self.readings = Readings()
         self._clock = _Clock()
         self._values: dict[str, float] = {}
-        self._on_cpu = all(v.device.type == "cpu" for v in self.learner.vectors)
+        self._on_cpu = self.learner.on_cpu
 
     @property
     def is_over(self) -> bool:
         """Whether there is nothing left to train: all steps made, or no style to be gained."""
         watched = self.watch is not None and self.watch.is_over
-        return watched or self.done == self.settings.steps
+        return watched or self.done == self.pace.steps
 
     @contextmanager
     def kept_if_stopped(self) -> Iterator[None]:
@@ -118,7 +77,7 @@ class Session:
     def look_at_the_start(self) -> None:
         """Draw and score at the start of a new run; validate where an old one was stopped before
         it did."""
-        if self.settings.preview_every and not self.begun:
+        if self.pace.preview_every and not self.begun:
             self._harmless("preview", self.preview)
         if self.watch and not self.begun:
             self._harmless("score", self._score)
@@ -132,33 +91,44 @@ class Session:
             RunStoppedError: the numbers went bad.
             BaseException: what `on_step` raises, to stop the run.
         """
-        self.done, last = done, done == self.settings.steps
+        self.done, last = done, done == self.pace.steps
         self._clock.lap()
-        pause = _is_due(self.settings.pause_every, done) and not last
-        saves = pause or last or _is_due(self.settings.save_every, done)
+        pause = _is_due(self.pace.pause_every, done) and not last
+        saves = pause or last or _is_due(self.pace.save_every, done)
         validates = self._is_validated(done)
         warning = ""
         # Whoever saves or validates waits for the device anyway.
-        if self._on_cpu or saves or validates or _is_due(self.settings.log_every, done):
+        if self._on_cpu or saves or validates or _is_due(self.pace.log_every, done):
             warning = self._read()
         if self.on_step:
-            left = (self.settings.steps - done) * self._clock.pace
-            report = StepReport(done, self.settings.steps, self._values, warning, left)
+            left = (self.pace.steps - done) * self._clock.pace
+            report = StepReport(done, self.pace.steps, self._values, warning, left)
             self.on_step(report)
         if validates:
             self._harmless("validation", self._validate)
-        if self.settings.preview_every and (last or _is_due(self.settings.preview_every, done)):
+        if self.pace.preview_every and (last or _is_due(self.pace.preview_every, done)):
             self._harmless("preview", self.preview)
-        if self.watch and (last or _is_due(self.settings.score_every, done)):
+        if self.watch and (last or _is_due(self.pace.score_every, done)):
             self._watch(self.watch)
         pause = pause or (self.is_over and not last)
         if saves or pause:
             self._save()
         return pause
 
+    def exported(self) -> dict[str, Path]:
+        """The files of what was learned, written; to be called while it is kept if that fails."""
+        return dict(self.export(self.learner.learned(), self.done))
+
+    def finish(self, files: Mapping[str, Path]) -> TrainResult:
+        """Remember what came of these steps."""
+        self.run.finish(self.done, files, self.pace.steps if self.is_over else 0)
+        saved = ", ".join(map(str, files.values()))
+        logger.info("Trained %d steps; saved %s", self.done, saved)
+        return TrainResult(dict(files), self.log.losses, self.done, self.is_over)
+
     def _is_validated(self, done: int) -> bool:
-        due = done == self.settings.steps or _is_due(self.settings.validate_every, done)
-        return bool(self.validation) and due
+        due = done == self.pace.steps or _is_due(self.pace.validate_every, done)
+        return self.validation is not None and due
 
     def _read(self) -> str:
         """Log the numbers since the last reading; the latest warning."""
@@ -177,12 +147,12 @@ class Session:
         return warning
 
     def _validate(self, done: int) -> None:
-        self.log.note(done, {VALIDATION: self.validation()})
+        self.log.note(done, self.validation())
 
     def _score(self, done: int) -> None:
         self.log.note(done, self.watch.look(done))
 
-    def _watch(self, watch: Watch) -> None:
+    def _watch(self, watch: Watch[L]) -> None:
         if self._harmless("score", self._score):
             # Not inside: what is kept is taken from the weights as they are trained.
             try:
@@ -196,8 +166,8 @@ class Session:
             raise RuntimeError(f"Step {self.done} has no record in the log")
         self.log.flush()
         tensors, scalars = self.learner.state()
-        state = State(self.done, tensors, scalars, self.passes.form)
-        self.run.save(state, self.settings.keep_last)
+        state = State(self.done, tensors, scalars, self.form())
+        self.run.save(state, self.pace.keep_last)
         self._saved = self.done
 
     def _rescued(self, error: BaseException) -> str:

@@ -1,9 +1,17 @@
 """Everything that a training run is asked to do, checked once."""
 
-import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
-from .errors import InputError
+from .judgements import (
+    CADENCE,
+    Judgement,
+    above_zero,
+    at_least,
+    differing,
+    judge,
+    one_of,
+    share,
+)
 from .layers import ATTENTION, LAYER_CHOICES
 from .optimizers import OPTIMIZERS, SCHEDULES, schedule_factor
 from .rules import RULES
@@ -17,10 +25,7 @@ AUTO, FUSED, SEQUENTIAL = "auto", "fused", "sequential"
 BRANCH_FORMS = (AUTO, FUSED, SEQUENTIAL)
 
 # What may differ when a run is continued: how it computes and what it tells, not what it learns.
-_FREE = {
-    "branches", "checkpointing", "compile", "log_every", "preview_every", "validate_every",
-    "save_every", "keep_last", "pause_every", "score_every",
-}  # fmt: skip
+_FREE = {"branches", "checkpointing", "compile"} | CADENCE
 
 
 @dataclass(frozen=True)
@@ -138,12 +143,7 @@ class TrainSettings:
 
     def check(self) -> None:
         """Raise one `InputError` that names every setting out of its range."""
-        found = [(name, rule, value) for name, rule, value, good in self._judgements() if not good]
-        if found:
-            names, rules, values = zip(*found, strict=True)
-            joined = "; ".join(f"`{n}` {r}" for n, r in zip(names, rules, strict=True))
-            got = "; ".join(f"`{n}` = {v!r}" for n, v in zip(names, values, strict=True))
-            raise InputError(", ".join(names), joined, got)
+        judge(self._judgements())
 
     def factor(self, step: int) -> float:
         """What the learning rates are multiplied with in update `step` (0-based)."""
@@ -163,53 +163,35 @@ class TrainSettings:
         More steps are no difference where the learning rate does not depend on their number.
         """
         free = _FREE | ({"steps"} if self.schedule == "constant" else set())
-        names = [field.name for field in fields(self) if field.name not in free]
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
-        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return differing(self, other, free)
 
-    def _judgements(self) -> list[tuple[str, str, object, bool]]:
+    def _judgements(self) -> list[Judgement]:
         return [
-            self._one_of("rule", tuple(RULES)),
-            self._one_of("scope", SCOPES),
-            self._one_of("layers", LAYER_CHOICES),
-            self._one_of("schedule", SCHEDULES),
-            self._one_of("precision", PRECISIONS),
-            self._one_of("trains", TRAINS),
-            self._one_of("optimizer", OPTIMIZERS),
-            self._one_of("times", TIMES),
-            self._one_of("branches", BRANCH_FORMS),
-            *(self._at_least(name, 1) for name in _FROM_ONE),
-            *(self._at_least(name, 0) for name in _FROM_ZERO),
-            *(self._above_zero(name) for name in _ABOVE_ZERO),
-            *(self._share(name) for name in ("caption_dropout", "ema")),
+            one_of(self, "rule", tuple(RULES)),
+            one_of(self, "scope", SCOPES),
+            one_of(self, "layers", LAYER_CHOICES),
+            one_of(self, "schedule", SCHEDULES),
+            one_of(self, "precision", PRECISIONS),
+            one_of(self, "trains", TRAINS),
+            one_of(self, "optimizer", OPTIMIZERS),
+            one_of(self, "times", TIMES),
+            one_of(self, "branches", BRANCH_FORMS),
+            *(at_least(self, name, 1) for name in _FROM_ONE),
+            *(at_least(self, name, 0) for name in _FROM_ZERO),
+            *(above_zero(self, name) for name in _ABOVE_ZERO),
+            *(share(self, name) for name in ("caption_dropout", "ema")),
             self._word("initial_word"),
             *(self._multiplier(name) for name in ("learning_rate", "embedding_rate")),
         ]
 
-    def _one_of(self, name: str, choices: tuple[str, ...]) -> tuple[str, str, object, bool]:
-        value = getattr(self, name)
-        return name, f"one of {', '.join(choices)}", value, value in choices
-
-    def _at_least(self, name: str, least: int) -> tuple[str, str, object, bool]:
-        value = getattr(self, name)
-        return name, f"at least {least}", value, math.isfinite(value) and value >= least
-
-    def _above_zero(self, name: str) -> tuple[str, str, object, bool]:
-        value = getattr(self, name)
-        return name, "a number above 0", value, math.isfinite(value) and value > 0
-
-    def _share(self, name: str) -> tuple[str, str, object, bool]:
-        value = getattr(self, name)
-        return name, "at least 0 and below 1", value, 0 <= value < 1
-
-    def _multiplier(self, name: str) -> tuple[str, str, object, bool]:
+    def _multiplier(self, name: str) -> Judgement:
         """Prodigy finds the step size; a usual rate would shrink it to nothing."""
         kind = "lora" if name == "learning_rate" else "embedding"
         free = self.optimizer != "prodigy" or kind not in self.rates
         value = getattr(self, name)
         return name, "1.0 with the optimizer prodigy", value, free or value == 1.0
 
-    def _word(self, name: str) -> tuple[str, str, object, bool]:
+    def _word(self, name: str) -> Judgement:
         value = getattr(self, name)
         return name, "a word", value, bool(value.strip()) or not self.trains_embedding
 

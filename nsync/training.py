@@ -1,50 +1,30 @@
 """The training loop: one function, read from top to bottom."""
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import peft
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from . import __version__
 from .batches import check_set, draw_batches, encode_set
 from .branches import BranchPasses
 from .denoiser import Denoiser
-from .learner import Learner, check_optimizer
+from .learner import Learned, Learner, check_optimizer
 from .lora_file import LowRank
-from .resume import check_same_run
+from .optimizers import clip
+from .readings import ItemLosses
+from .resume import Standing
 from .rules import refine_and_read
-from .run_folder import RunFolder
-from .run_log import RunLog
-from .session import Export, Session, StepReport, Watch
+from .run_parts import Export, StepReport, TrainResult, Watch
+from .session import Session
 from .settings import TrainSettings
 from .style_set import StyleSet
 from .trained import check_layers, first_vectors, standing_for, trained
 from .validation import Validation
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What came of a run, or of its part up to a pause.
-
-    Attributes:
-        files: the exported files by kind: "lora", "embedding".
-        losses: the positive loss of every step, skipped ones left out.
-        step: updates made in all.
-        over: nothing is left to train; else it was a pause.
-    """
-
-    files: dict[str, Path]
-    losses: list[float]
-    step: int
-    over: bool
 
 
 def train(
@@ -52,13 +32,13 @@ def train(
     denoiser: Denoiser,
     style_set: StyleSet,
     folder: Path,
-    export: Export,
+    export: Export[Learned],
     *,
     start: Mapping[str, LowRank] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     on_item: Callable[[int, int], None] | None = None,
     preview: Callable[[int], None] | None = None,
-    watch: Watch | None = None,
+    watch: Watch[Learned] | None = None,
     ready: Callable[[], AbstractContextManager] = nullcontext,
 ) -> TrainResult:
     """Teach the model the style of the set; the model itself stays as it is.
@@ -94,19 +74,14 @@ def train(
             stack.enter_context(standing_for(denoiser, style_set.token, vectors))
         check_set(settings, denoiser, style_set)
         check_layers(settings, denoiser, start)
-        run, config = RunFolder(folder), run_config(settings, denoiser, style_set, start)
-        state = run.latest()
-        begun = state.step if state else 0
-        check_same_run(run, begun, config)
-        if files := run.finished(begun, settings.steps):
-            logger.info("This run is there already: %s", ", ".join(map(str, files.values())))
-            return TrainResult(files, RunLog(run.log, run.records()).losses, begun, over=True)
+        run = Standing(folder, settings, run_config(settings, denoiser, style_set, start))
+        if result := run.result():
+            return result
 
         # Pictures are encoded once, and so are words where they are not trained.
         encoded = encode_set(settings, denoiser, style_set, on_item)
         prompts = None if settings.trains_text else encoded.prompts(denoiser, settings)
-        records = run.begin(config, begun)
-        log = RunLog(run.log, records)
+        log, records = run.begin()
         if watch:
             watch.begin(records)
 
@@ -115,22 +90,28 @@ def train(
         made = stack.enter_context(trained(settings, denoiser, style_set.token, start))
         prompts = prompts or encoded.prompts(denoiser, settings)
         learner = Learner(settings, made)
-        form = state.form if state else None
-        if state:
-            learner.load(state.tensors, state.scalars)
-            state = None  # it is as large as the weights and the optimizer together
-            logger.info("Going on after step %d of %d", begun, settings.steps)
-        passes = BranchPasses(settings, denoiser, made, prompts, stack, form)
+        run.load(learner)
+        passes = BranchPasses(settings, denoiser, made, prompts, stack, run.form)
         validation = Validation(settings, denoiser, prompts, encoded.held_out)
         if settings.compile:
             stack.enter_context(_compiled(denoiser.network))
 
         session = Session(
-            settings, run, log, learner, passes, validation, export, begun, on_step, preview, watch
+            settings,
+            run.run,
+            log,
+            learner,
+            export,
+            run.begun,
+            lambda: passes.form,
+            validation or None,
+            on_step,
+            preview,
+            watch,
         )
         session.look_at_the_start()
         with session.kept_if_stopped():
-            for step in range(begun, settings.steps):
+            for step in range(run.begun, settings.steps):
                 # A gradient per branch.
                 batches = draw_batches(encoded, settings, step)
                 branches = passes(batches)
@@ -146,17 +127,15 @@ def train(
 
                 # The step itself; where a number is not finite, the device leaves it out.
                 known = {"rate": settings.rate(step)}
-                good = session.readings.add(step + 1, batches, branches, seen, known)
+                losses = {n: ItemLosses(batches[n].names, branches[n].losses) for n in branches}
+                good = session.readings.add(step + 1, seen, known, losses)
                 learner.step(update, step, good)
 
                 # Told, looked at, saved. Whoever is told may stop the run by raising.
                 if session.after_step(step + 1):
                     break
-            files = dict(export(learner.learned(), session.done))
-
-    run.finish(session.done, files, settings.steps if session.is_over else 0)
-    logger.info("Trained %d steps; saved %s", session.done, ", ".join(map(str, files.values())))
-    return TrainResult(files, log.losses, session.done, session.is_over)
+            files = session.exported()
+    return session.finish(files)
 
 
 def run_config(
@@ -176,15 +155,6 @@ def run_config(
         "start_from": _digest(start) if start else "",
         "versions": {"nsync": __version__, "torch": torch.__version__, "peft": peft.__version__},
     }
-
-
-def clip(gradients: list[Tensor], most: float) -> Tensor:
-    """Scale the gradients in place to a norm of at most `most` (0: leave them); their old norm."""
-    norm = torch.nn.utils.get_total_norm(gradients)
-    if most:
-        factor = (most / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1)
-        torch._foreach_mul_(gradients, factor)
-    return norm
 
 
 def _digest(start: Mapping[str, LowRank]) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from .denoiser import Denoiser
 from .draws import generator
 from .prompts import Prompts, to
+from .run_log import VALIDATION
 from .settings import TrainSettings
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -34,10 +35,10 @@ class Validation:
         return bool(self._pictures)
 
     @torch.no_grad()
-    def __call__(self) -> float:
-        """The loss now."""
+    def __call__(self) -> dict[str, float]:
+        """The loss now, under its name in the log."""
         losses = [self._loss(*picture, time) for picture in self._pictures for time in TIMES]
-        return float(torch.stack(losses).mean())
+        return {VALIDATION: float(torch.stack(losses).mean())}
 
     def _loss(self, name: str, latents: Tensor, text: str, time: float) -> Tensor:
         drawn = generator(self._seed, "validation", name, str(time))

@@ -13,7 +13,7 @@ from nsync.denoiser import Denoiser
 from nsync.learner import Learned
 from nsync.run_folder import RunFolder
 from nsync.run_log import RunStoppedError
-from nsync.session import StepReport
+from nsync.run_parts import StepReport
 from nsync.settings import TrainSettings
 from nsync.style_set import StyleSet
 from nsync.training import train

@@ -1,0 +1,149 @@
+"""What a pair of encoders has to be, for pretraining, for the GANs and for whoever measures them.
+
+Pictures and texts become features of one width, as a whole and in parts: regions of a picture,
+words of a text. Matching compares wholes; families that look at words use the parts.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError
+from ..identity import feed_tensor
+
+_NAMED = 10  # captions named in an error before it says how many more there are
+
+
+class Pictures(NamedTuple):
+    """Features of pictures.
+
+    Attributes:
+        whole: float `[n, d]`.
+        regions: float `[n, r, d]`, row by row over the picture.
+    """
+
+    whole: Tensor
+    regions: Tensor
+
+
+class Words(NamedTuple):
+    """Features of texts.
+
+    Attributes:
+        sentence: float `[n, d]`.
+        words: float `[n, l, d]`, 0 where there is none.
+        mask: bool `[n, l]`, True where there is a word; l is that of the longest text, at least 1.
+    """
+
+    sentence: Tensor
+    words: Tensor
+    mask: Tensor
+
+
+class Encoders(Protocol):
+    """A module that encodes pictures and texts; it reads texts itself.
+
+    Attributes:
+        kind: in files; see `encoder_file`.
+        width: d, of all features.
+        image_size: side of the pictures that it looks at.
+        longest: tokens of a text that it reads.
+    """
+
+    kind: ClassVar[str]
+    width: int
+    image_size: int
+    longest: int
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What it is made of, as JSON values; `from_config` makes one without trained weights."""
+        ...
+
+    def images(self, pixels: Tensor) -> Pictures:
+        """Encode float `[n, 3, s, s]` in -1..1; sides other than `image_size` are scaled to it.
+
+        Raises:
+            InputError: no such pictures.
+        """
+        ...
+
+    def texts(self, captions: Sequence[str]) -> Words:
+        """Encode texts.
+
+        Raises:
+            InputError: one takes more tokens than `longest`.
+        """
+        ...
+
+    def tokens(self, caption: str) -> int:
+        """How many tokens of `longest` a text takes."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All weights; those that ask for gradients are trained."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All tensors, by name."""
+        ...
+
+
+def check_captions(encoders: Encoders, captions: Iterable[tuple[str, str]]) -> None:
+    """Refuse captions that the text encoder would not read to their end.
+
+    Args:
+        captions: (name of the item, caption).
+
+    Raises:
+        InputError: it lists them, with the tokens that they take.
+    """
+    counts = [(name, encoders.tokens(caption)) for name, caption in captions]
+    long = [
+        f"  {name}: {count} tokens of {encoders.longest}"
+        for name, count in counts
+        if count > encoders.longest
+    ]
+    if long:
+        more = [f"  and {len(long) - _NAMED} more"] if len(long) > _NAMED else []
+        raise InputError(
+            "captions",
+            f"captions of at most {encoders.longest} tokens, which the text encoder reads",
+            "\n".join([f"{len(long)} too long:", *long[:_NAMED], *more]),
+            "\nShorten them.",
+        )
+
+
+def fitted(encoders: Encoders, pixels: Tensor) -> Tensor:
+    """Pictures in the size that the encoders take, scaled bilinearly, smoothed where they shrink.
+
+    Raises:
+        InputError: no batch of square pictures.
+    """
+    square = pixels.ndim == 4 and pixels.shape[1] == 3 and pixels.shape[2] == pixels.shape[3]
+    if not square or not pixels.is_floating_point():
+        expected = "float [n, 3, s, s] in -1..1"
+        raise InputError("pixels", expected, f"{pixels.dtype} {tuple(pixels.shape)}")
+    size = (encoders.image_size, encoders.image_size)
+    if pixels.shape[2:] == size:
+        return pixels
+    return F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+
+
+def identity(encoders: Encoders) -> str:
+    """SHA-256 (hex) of what they are made of and of a sample of their tensors as they are now."""
+    digest = hashlib.sha256(json.dumps([encoders.kind, encoders.config]).encode())
+    for name, value in sorted(encoders.state_dict().items()):
+        digest.update(name.encode())
+        feed_tensor(digest, value)
+    return digest.hexdigest()
+
+
+def device_of(encoders: Encoders) -> torch.device:
+    """The device of their weights."""
+    return next(encoders.parameters()).device

@@ -1,0 +1,263 @@
+"""Pretraining of a pair of encoders: two branches of labelled pairs, matching and contrast."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from .. import __version__
+from ..draws import seeded
+from ..judgements import CADENCE, Judgement, above_zero, at_least, differing, judge, one_of, pace
+from ..optimizers import schedule_factor
+from ..resume import Standing
+from ..run_log import VALIDATION
+from ..run_parts import Export, StepReport, TrainResult
+from ..session import Session
+from ..style_set import StyleSet
+from . import losses
+from .contrast import CLASSIFIER, CONTRASTS, NONE, SUPCON, Weights, contrast
+from .encoders import Encoders, check_captions, device_of, identity
+from .learner import ModuleLearner, ModulesLearned
+from .pairs import LabelledPairs, draw_rows, read_pairs, split
+from .retrieval import Retrieval, retrieval
+
+ENCODERS = "encoders"
+"""The name of what was learned, in exports and in states."""
+
+KIND = "a pair of encoders"
+TEXT_TO_IMAGE, IMAGE_TO_TEXT = "precision_text_to_image", "precision_image_to_text"
+
+_WEIGHT_DECAY, _CLIP_NORM = 0.01, 1.0
+
+
+@dataclass(frozen=True)
+class PretrainSettings:
+    """One pretraining's settings; `check` is the only place that judges them.
+
+    Attributes:
+        contrast: one of `nsync.supcon.contrast.CONTRASTS`.
+        matching: weight of the loss that tells which text is of which picture, in each branch.
+        image_image, text_text, image_text, text_image: see `nsync.supcon.contrast.Weights`.
+        temperature: of all these losses.
+        steps: number of updates.
+        batch: pairs per branch; there are two branches.
+        learning_rate: of AdamW, after the warm-up.
+        warmup: steps over which the learning rate rises linearly.
+        seed: every random draw is derived from it.
+        validation: pairs held out of training; loss and R-precision on them are logged.
+        log_every, validate_every, save_every, keep_last, pause_every: see `TrainSettings`.
+    """
+
+    contrast: str = SUPCON
+    matching: float = 1.0
+    image_image: float = 0.25
+    text_text: float = 0.25
+    image_text: float = 0.25
+    text_image: float = 0.25
+    temperature: float = 0.1
+    steps: int = 2000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 50
+    seed: int = 0
+    validation: int = 0
+    log_every: int = 10
+    validate_every: int = 100
+    save_every: int = 200
+    keep_last: int = 2
+    pause_every: int = 0
+
+    preview_every: ClassVar[int] = 0
+    score_every: ClassVar[int] = 1
+
+    def check(self) -> None:
+        """Raise one `InputError` that names every setting out of its range."""
+        numbers = ("learning_rate", "temperature")
+        weights = ("matching", *Weights._fields, "warmup", "validation")
+        judge(
+            [
+                one_of(self, "contrast", CONTRASTS),
+                *pace(self),
+                at_least(self, "batch", 2),
+                *(above_zero(self, name) for name in numbers),
+                *(at_least(self, name, 0) for name in weights),
+                self._something(),
+            ]
+        )
+
+    def differs(self, other: "PretrainSettings") -> dict[str, tuple[object, object]]:
+        """What of `other` would make it another run: (value here, value there) by name."""
+        return differing(self, other, CADENCE | {"steps"})
+
+    def as_dict(self) -> dict[str, str | int | float]:
+        """The settings as plain values, for JSON."""
+        return asdict(self)
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied with in update `step` (0-based)."""
+        return schedule_factor("constant", step, self.steps, self.warmup)
+
+    @property
+    def weights(self) -> Weights:
+        """Those of the contrastive terms."""
+        return Weights(*(getattr(self, name) for name in Weights._fields))
+
+    def _something(self) -> Judgement:
+        total = self.matching + (sum(self.weights) if self.contrast != NONE else 0)
+        return "matching", "above 0, where no other loss has a weight", self.matching, total > 0
+
+
+def pretrain(
+    settings: PretrainSettings,
+    encoders: Encoders,
+    style_set: StyleSet,
+    folder: Path,
+    export: Export[ModulesLearned],
+    *,
+    on_step: Callable[[StepReport], None] | None = None,
+    on_item: Callable[[int, int], None] | None = None,
+) -> TrainResult:
+    """Train encoders on a labelled set, where they are and on their device.
+
+    Where `folder` holds a state of this very run, it goes on from there, and ends, on the same
+    machine, with the same bits as if it had never stopped. For that, `encoders` have to be the same
+    as at its beginning. A run that is there in full is not made again, and then `encoders` stay as
+    they are: what it learned is in its files.
+
+    Args:
+        folder: of this run; see `nsync.run_folder`.
+        export: called at the end, at a pause, or when the run stops early with something learned:
+            with the trained tensors of the encoders under `ENCODERS`, and the steps.
+        on_step: called after every step; whatever it raises stops the run.
+        on_item: called while reading the set with (items done, items in all); may raise too.
+
+    Raises:
+        InputError: settings or set are not fit for training, or `folder` holds another run;
+            nothing has been written.
+        RunStoppedError: the numbers went bad; what was learned before is saved.
+    """
+    settings.check()
+    check_captions(encoders, ((item.name, item.caption) for item in style_set.items))
+    pairs = read_pairs(style_set, encoders.image_size, on_item)
+    trained_on, held_out = split(pairs, settings.validation, settings.seed)
+    config = run_config(settings, encoders, pairs)
+    # Cosines are bounded, so no loss here explodes; a small one that trembles is no alarm.
+    run = Standing(folder, settings, config, headline="loss", watched=False)
+    if result := run.result():
+        return result
+
+    log, _ = run.begin()
+    classifier = _classifier(settings, encoders, len(pairs.labels.names))
+    modules = {ENCODERS: encoders} | ({CLASSIFIER: classifier} if classifier else {})
+    weights = [w for module in modules.values() for w in module.parameters() if w.requires_grad]
+    optimizer = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=_WEIGHT_DECAY)
+    learner = ModuleLearner(modules, {"all": optimizer})
+    run.load(learner)
+
+    def validate() -> dict[str, float]:
+        return measure(settings, encoders, held_out)
+
+    validation = validate if settings.validation else None
+    session = Session(
+        settings, run.run, log, learner, export, run.begun, validation=validation, on_step=on_step
+    )
+    session.look_at_the_start()
+    with session.kept_if_stopped():
+        for step in range(run.begun, settings.steps):
+            with learner.attempt() as attempt:
+                rows = draw_rows(trained_on.labels.tensor, settings.batch, settings.seed, step)
+                seen = _losses(settings, encoders, classifier, trained_on, [*rows[0], *rows[1]])
+                factor = settings.factor(step)
+                seen["norm"] = learner.update("all", seen["loss"], factor, _CLIP_NORM)
+                known = {"rate": settings.learning_rate * factor}
+                attempt.good = session.readings.add(step + 1, seen, known)
+            if session.after_step(step + 1):
+                break
+        files = session.exported()
+    return session.finish(files)
+
+
+def run_config(
+    settings: PretrainSettings, encoders: Encoders, pairs: LabelledPairs
+) -> dict[str, object]:
+    """What a run was made of: settings, first encoders, set and versions, as JSON values."""
+    versions = {"nsync": __version__, "torch": torch.__version__}
+    return {
+        "kind": KIND,
+        "settings": settings.as_dict(),
+        "encoders": identity(encoders),
+        "pictures": len(pairs),
+        "labels": list(pairs.labels.names),
+        "labelled": pairs.digest,
+        "versions": versions | {"transformers": transformers.__version__},
+    }
+
+
+@torch.no_grad()
+def measure(
+    settings: PretrainSettings, encoders: Encoders, pairs: LabelledPairs
+) -> dict[str, float]:
+    """The matching loss of pairs that were held out, and their R-precision both ways.
+
+    The loss is that of all of them at once, with labels as in training.
+    """
+    images, texts = encode(encoders, pairs, 2 * settings.batch)
+    labels = pairs.labels.tensor.to(images.device)
+    loss = losses.matching(images, texts, labels, temperature=settings.temperature)
+    found: Retrieval = retrieval(images, texts, pairs.captions, seed=settings.seed)
+    return {
+        VALIDATION: float(loss),
+        TEXT_TO_IMAGE: found.text_to_image,
+        IMAGE_TO_TEXT: found.image_to_text,
+    }
+
+
+@torch.no_grad()
+def encode(encoders: Encoders, pairs: LabelledPairs, batch: int) -> tuple[Tensor, Tensor]:
+    """Features of pictures and captions as wholes, each `[n, d]`, so many at a time."""
+    device, images, texts = device_of(encoders), [], []
+    for start in range(0, len(pairs), batch):
+        rows = range(start, min(start + batch, len(pairs)))
+        images.append(encoders.images(pairs.pixels(rows).to(device)).whole)
+        texts.append(encoders.texts(pairs.texts(rows)).sentence)
+    return torch.cat(images), torch.cat(texts)
+
+
+def _classifier(settings: PretrainSettings, encoders: Encoders, classes: int) -> nn.Module | None:
+    """What says the label of a feature, be it of a picture or of a text; thrown away at the end."""
+    if settings.contrast != CLASSIFIER:
+        return None
+    with seeded(settings.seed, "classifier"):
+        return nn.Linear(encoders.width, classes).to(device_of(encoders))
+
+
+def _losses(
+    settings: PretrainSettings,
+    encoders: Encoders,
+    classifier: nn.Module | None,
+    pairs: LabelledPairs,
+    rows: list[int],
+) -> dict[str, Tensor]:
+    """The loss of a step as "loss", and its parts, all on the device and without dimensions.
+
+    Args:
+        rows: of branch 1, then as many of branch 2. Both go through the encoders together.
+    """
+    device = device_of(encoders)
+    images = encoders.images(pairs.pixels(rows).to(device)).whole
+    texts = encoders.texts(pairs.texts(rows)).sentence
+    labels = pairs.labels.rows(rows).to(device)
+    temperature = settings.temperature
+    branches = zip(*(part.chunk(2) for part in (images, texts, labels)), strict=True)
+    matching = sum(losses.matching(*each, temperature=temperature) for each in branches) / 2
+    labelled, parts = contrast(
+        settings.contrast, images, texts, labels,
+        weights=settings.weights, temperature=temperature, classifier=classifier,
+    )  # fmt: skip
+    total = settings.matching * matching + labelled
+    named = {f"loss_{name}": value for name, value in parts.items()}
+    return {"loss": total, "loss_matching": matching} | named
