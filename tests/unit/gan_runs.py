@@ -1,5 +1,6 @@
 """Short runs of the trainer of GANs, on pictures of 16 px, and what is left of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,7 +9,10 @@ from torch import nn
 
 from nsync.draws import generator
 from nsync.run_parts import TrainResult
+from nsync.supcon.gan.adversarial import CROSS_ENTROPY
+from nsync.supcon.gan.attn_gan import AttnGan
 from nsync.supcon.gan.contract import Family
+from nsync.supcon.gan.dm_gan import DmGan
 from nsync.supcon.gan.galip import Galip
 from nsync.supcon.gan.settings import GanSettings
 from nsync.supcon.gan.ssa_gan import SsaGan
@@ -23,11 +27,18 @@ GALIP = Galip(
     16, width=2, noise=5, text_width=32, code_width=4, bridge_width=3, seen_width=5, joint_width=4,
     watched=(0, 2), prompted=(1, 2),
 )  # fmt: skip
+_STAGED = {
+    "stages": 2, "width": 2, "discriminator_width": 2, "noise": 5, "text_width": 32,
+    "condition_width": 3,
+}  # fmt: skip
+ATTN_GAN, DM_GAN = AttnGan(16, **_STAGED), DmGan(16, **_STAGED)
 QUICK = GanSettings(
     steps=6, batch=4, generator_rate=1e-3, discriminator_rate=2e-3, ema=0.9, warmup=2,
     augmentation="translation and cutout", penalty_every=2, r1_gamma=0.1, match_weight=0.5,
     preview_every=0, save_every=2,
 )  # fmt: skip
+QUICK_STAGED = replace(QUICK, adversarial=CROSS_ENTROPY, penalty_weight=0.0, r1_gamma=0.0)
+"""Of a family with batch normalisation in its discriminators."""
 CAPTIONS = ("a red dot", "a blue dot", "one green line", "two lines", "a line of dots", "a red dot")
 LABELS = ("dots", "dots", "lines", "lines", "lines", "dots")
 

@@ -7,7 +7,7 @@ from gan_files import normal
 from torch import Tensor, nn
 
 from nsync.supcon.encoders import Pictures, fitted
-from nsync.supcon.gan.contract import Judged
+from nsync.supcon.gan.contract import Judged, Painted
 from nsync.supcon.gan.settings import GanSettings
 from nsync.supcon.gan.steps import Side
 
@@ -25,11 +25,12 @@ class Painter(nn.Module):
         told = NOISE + 2 * WIDTH
         self.small, self.large = nn.Linear(told, 3 * 4 * 4), nn.Linear(told, 3 * 8 * 8)
 
-    def forward(self, noise: Tensor, text: Tensor, words: Tensor, mask: Tensor) -> tuple:
+    def forward(self, noise: Tensor, text: Tensor, words: Tensor, mask: Tensor) -> Painted:
         heard = (words * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         told = torch.cat([noise, text, heard], 1)
         stages = ((self.small, 4), (self.large, 8))
-        return tuple(part(told).tanh().view(-1, 3, size, size) for part, size in stages)
+        images = tuple(part(told).tanh().view(-1, 3, size, size) for part, size in stages)
+        return Painted(images, heard.square().mean(1) * noise.square().mean(1))
 
 
 class Judge(nn.Module):

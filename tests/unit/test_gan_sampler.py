@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from gan_runs import GALIP, SSA_GAN, painter, small_encoders
+from gan_runs import ATTN_GAN, DM_GAN, GALIP, SSA_GAN, painter, small_encoders
 
 from nsync.errors import InputError
 from nsync.supcon.gan.sampler import draw_noise, generate
@@ -13,7 +13,9 @@ PROMPTS = ["a red dot", "a line of dots", "two lines", "a blue dot", "a red dot"
 SEEDS = [4, 5, 6, 7, 5]
 
 
-@pytest.mark.parametrize("family", [SSA_GAN, GALIP], ids=["SSA-GAN", "GALIP"])
+@pytest.mark.parametrize(
+    "family", [SSA_GAN, GALIP, ATTN_GAN, DM_GAN], ids=["SSA-GAN", "GALIP", "AttnGAN", "DM-GAN"]
+)
 def test_a_picture_is_what_the_generator_makes_of_prompt_and_seed(family):
     net, encoders = painter(family), small_encoders()
     pixels = generate(net, encoders, PROMPTS, SEEDS)
@@ -21,7 +23,7 @@ def test_a_picture_is_what_the_generator_makes_of_prompt_and_seed(family):
     assert 0 <= pixels.min() < pixels.max() <= 1
     for place, (prompt, seed) in enumerate(zip(PROMPTS, SEEDS, strict=True)):
         read = encoders.texts([prompt])
-        made = net(draw_noise(net.noise, seed)[None], *read)[-1][0]
+        made = net(draw_noise(net.noise, seed)[None], *read).images[-1][0]
         assert torch.allclose(pixels[place], (made / 2 + 0.5).clamp(0, 1), atol=1e-5)
 
 

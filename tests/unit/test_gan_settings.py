@@ -17,6 +17,9 @@ def test_every_family_has_defaults_that_can_be():
         published = (settings.generator_rate, settings.discriminator_rate, settings.beta1)
         if name in ("SSA-GAN", "GALIP"):
             assert (*published, settings.beta2) == (1e-4, 4e-4, 0.0, 0.9)
+        else:
+            assert (*published, settings.beta2) == (2e-4, 2e-4, 0.5, 0.999)
+            assert (settings.adversarial, settings.penalty_weight) == ("cross-entropy", 0)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,8 @@ def test_every_family_has_defaults_that_can_be():
         ({"penalty_weight": -1.0}, "`penalty_weight` at least 0"),
         ({"penalty_every": 0}, "`penalty_every` at least 1"),
         ({"match_weight": float("nan")}, "`match_weight` at least 0"),
+        ({"adversarial": "wasserstein"}, "`adversarial` one of hinge, cross-entropy"),
+        ({"divergence_weight": -1.0}, "`divergence_weight` at least 0"),
         ({"contrast": "simclr"}, "`contrast` one of .*supcon"),
         ({"image_text": -0.1}, "`image_text` at least 0"),
         ({"temperature": 0.0}, "`temperature` a number above 0"),

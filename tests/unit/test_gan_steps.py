@@ -56,8 +56,8 @@ def halved(images):
 def discriminator_plainly(judges, batches, painted):
     """The loss without penalties, and the scores."""
     total, seen = 0.0, {"real": [], "fake": [], "mismatched": []}
-    for one, stages in zip(batches, painted, strict=True):
-        for images, judge in zip(stages, judges, strict=True):
+    for one, made in zip(batches, painted, strict=True):
+        for images, judge in zip(made.images, judges, strict=True):
             real = one.images if images.shape[-1] == 8 else halved(one.images)
             rows = range(len(real))
             right = scored(judge, real, one.text).tolist()
@@ -181,20 +181,23 @@ def matching_plainly(images, texts, labels):
 
 def test_the_generators_loss_is_adversarial_and_match_and_contrast():
     painter, judges = networks()
-    settings = replace(SETTINGS, match_weight=0.3, contrast="none")
+    settings = replace(SETTINGS, match_weight=0.3, divergence_weight=0.2, contrast="none")
     batches = sides()
     painted = paint(painter, batches)
     terms = generator_loss(settings, judges, Eyes(), batches, painted, step=1)
-    adversarial = match = 0.0
-    for one, stages in zip(batches, painted, strict=True):
-        for images, judge in zip(stages, judges, strict=True):
+    adversarial = match = divergence = 0.0
+    for one, made in zip(batches, painted, strict=True):
+        for images, judge in zip(made.images, judges, strict=True):
             adversarial -= sum(scored(judge, images, one.text).tolist()) / len(images)
-        seen = Eyes().images(halved(stages[-1])).whole
+        seen = Eyes().images(halved(made.images[-1])).whole
+        divergence += sum(made.divergence.tolist()) / len(made.divergence)
         match += matching_plainly(seen.tolist(), one.text.tolist(), one.labels.tolist())
     assert terms["adversarial"].item() == pytest.approx(adversarial, rel=1e-12)
     assert terms["match"].item() == pytest.approx(match, rel=1e-6)
     assert terms["contrast"].item() == 0
-    assert terms["loss_g"].item() == pytest.approx(adversarial + 0.3 * match, rel=1e-6)
+    assert terms["divergence"].item() == pytest.approx(divergence, rel=1e-12)
+    expected = adversarial + 0.3 * match + 0.2 * divergence
+    assert terms["loss_g"].item() == pytest.approx(expected, rel=1e-6)
     with_labels = generator_loss(
         replace(settings, contrast="supcon"), judges, Eyes(), batches, painted, step=1
     )
@@ -260,15 +263,15 @@ def test_real_and_painted_pictures_are_changed_before_they_are_judged():
 
     _, [_, judge] = networks()
     batches = sides()
-    painted = [stages[1:] for stages in paint(painter, batches)]
+    painted = [made._replace(images=made.images[1:]) for made in paint(painter, batches)]
     discriminator_loss(settings, [Watching(judge)], batches, painted, 1)
     generator_loss(settings, [Watching(judge)], Eyes(), batches, painted, 1)
     expected = []
     for branch, one in enumerate(batches):
         expected.append(shown(settings, one.images, 1, branch, 0, "real"))
-        expected.append(shown(settings, painted[branch][0], 1, branch, 0, "fake"))
+        expected.append(shown(settings, painted[branch].images[0], 1, branch, 0, "fake"))
     for branch in (0, 1):
-        expected.append(shown(settings, painted[branch][0], 1, branch, 0, "painted"))
+        expected.append(shown(settings, painted[branch].images[0], 1, branch, 0, "painted"))
     assert len(seen) == 6
     assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
 

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from gan_runs import (
+    ATTN_GAN,
     CAPTIONS,
+    DM_GAN,
     GALIP,
     QUICK,
+    QUICK_STAGED,
     SSA_GAN,
     Exports,
     run_gan,
@@ -27,20 +30,27 @@ from nsync.supcon.pairs import draw_rows
 from nsync.supcon.small_encoders import SmallEncoders
 
 ALWAYS = {
-    "loss_d", "loss_g", "adversarial", "match", "contrast", "spread", "score_real", "score_fake",
-    "norm_d", "norm_g", "rate", "seconds",
+    "loss_d", "loss_g", "adversarial", "match", "divergence", "contrast", "spread", "score_real",
+    "score_fake", "norm_d", "norm_g", "rate", "seconds",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("family", "contrast", "step"),
-    [(SSA_GAN, "classifier", 1), (SSA_GAN, "supcon", 4), (GALIP, "supcon", 3)],
+    [
+        (SSA_GAN, "classifier", 1),
+        (SSA_GAN, "supcon", 4),
+        (GALIP, "supcon", 3),
+        (ATTN_GAN, "supcon", 3),
+        (DM_GAN, "supcon", 3),
+    ],
 )
 def test_stopped_and_gone_on_with_it_was_never_stopped(
     tmp_path: Path, family: object, contrast: str, step: int
 ) -> None:
     """All networks, all Adams, running statistics, the average and the log, to the last bit."""
-    settings, kept = replace(QUICK, contrast=contrast), []
+    quick = QUICK if family.judges_alone else QUICK_STAGED
+    settings, kept = replace(quick, contrast=contrast), []
     with pytest.raises(Stop):
         run_gan(tmp_path / "stopped", settings, family, on_step=stop_at(step))
     assert state(tmp_path / "stopped").step == step
@@ -233,3 +243,11 @@ def test_captions_that_the_encoder_does_not_read_to_their_end_are_named(tmp_path
     short = SmallEncoders(["red", "dot", "a"], image_size=16, width=32, longest=3)
     with pytest.raises(InputError, match=r"(?s)captions.*item_4: 4 tokens of 3"):
         run_gan(tmp_path, encoders=short)
+
+
+@pytest.mark.parametrize("name", ["penalty_weight", "r1_gamma"])
+def test_no_penalty_where_a_picture_is_not_judged_alone(tmp_path: Path, name: str) -> None:
+    settings = replace(QUICK_STAGED, **{name: 0.5})
+    with pytest.raises(InputError, match=rf"{name}.*judge a batch together.*0\.5"):
+        run_gan(tmp_path, settings, ATTN_GAN)
+    assert not (tmp_path / "run").exists()

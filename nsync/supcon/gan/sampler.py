@@ -47,8 +47,8 @@ def generate(
         here = slice(start, start + batch)
         read = encoders.texts(prompts[here])
         noise = torch.stack([draw_noise(painter.noise, seed, truncation) for seed in seeds[here]])
-        finished = painter(noise.to(device), *(part.to(device) for part in read))[-1]
-        painted.append((finished.float().cpu() / 2 + 0.5).clamp(0, 1))
+        made = painter(noise.to(device), *(part.to(device) for part in read))
+        painted.append((made.images[-1].float().cpu() / 2 + 0.5).clamp(0, 1))
         if on_item:
             on_item(start + len(noise), len(prompts))
     return torch.cat(painted)

@@ -16,8 +16,11 @@ from ...judgements import (
 )
 from ...optimizers import schedule_factor
 from ..contrast import CONTRASTS, SUPCON, Weights
+from .adversarial import ADVERSARIAL, CROSS_ENTROPY, HINGE
+from .attn_gan import AttnGan
 from .augment import COLOR, CUTOUT, TRANSLATION
 from .contract import Family
+from .dm_gan import DmGan
 from .galip import Galip
 from .ssa_gan import SsaGan
 
@@ -45,10 +48,12 @@ class GanSettings:
         warmup: steps over which the learning rates rise linearly.
         ema: decay of the average of the generator, which is what is saved.
         augmentation: one of `AUGMENTATIONS`.
+        adversarial: one of `adversarial.ADVERSARIAL`.
         penalty_weight: of the matching-aware gradient penalty; 0 leaves it out.
         r1_gamma: of the R1 penalty; 0 leaves it out.
         penalty_every: steps between two penalties, which then weigh so many times more.
         match_weight: of the text match.
+        divergence_weight: of what generators draw from the text; see `contract.Painted`.
         contrast: one of `nsync.supcon.contrast.CONTRASTS`.
         image_image, image_text, text_image: see `nsync.supcon.contrast.Weights`.
         temperature: of the contrast.
@@ -68,10 +73,12 @@ class GanSettings:
     warmup: int = 0
     ema: float = 0.999
     augmentation: str = "translation"
+    adversarial: str = HINGE
     penalty_weight: float = 2.0
     r1_gamma: float = 0.0
     penalty_every: int = 1
     match_weight: float = 0.05
+    divergence_weight: float = 1.0
     contrast: str = SUPCON
     image_image: float = 0.1
     image_text: float = 0.05
@@ -117,6 +124,7 @@ class GanSettings:
     def _judgements(self) -> list[Judgement]:
         return [
             one_of(self, "augmentation", tuple(AUGMENTATIONS)),
+            one_of(self, "adversarial", ADVERSARIAL),
             one_of(self, "contrast", CONTRASTS),
             # One pair has nothing to be told apart from.
             at_least(self, "batch", 2),
@@ -133,18 +141,33 @@ _FROM_ZERO = (
     "penalty_weight",
     "r1_gamma",
     "match_weight",
+    "divergence_weight",
     "image_image",
     "image_text",
     "text_image",
 )
 _ABOVE_ZERO = ("generator_rate", "discriminator_rate", "temperature")
 
-_PUBLISHED: dict[type[Family], dict[str, float]] = {
+# `trainer.py` of both. Their weight of 5 is of the sum of both ways, of sentences and of words.
+_STAGED = {
+    "generator_rate": 2e-4,
+    "discriminator_rate": 2e-4,
+    "beta1": 0.5,
+    "beta2": 0.999,
+    "adversarial": CROSS_ENTROPY,
+    "penalty_weight": 0.0,
+    "match_weight": 10.0,
+}
+_PUBLISHED: dict[type[Family], dict[str, float | str]] = {
     # github.com/wtliao/text2image (3063e27), for birds.
     SsaGan: {"batch": 24, "match_weight": 0.05},
     # github.com/tobran/GALIP (35d0c2f), for birds. Its weight of 4 is that of a cosine; a matching
     # loss at the temperature of 0.1 falls by up to 10 per cosine.
     Galip: {"batch": 16, "match_weight": 0.4},
+    # `code/cfg/bird_attn2.yml` of github.com/taoxugit/AttnGAN (0d000e6).
+    AttnGan: {"batch": 20, **_STAGED},
+    # `code/cfg/bird_DMGAN.yml` of github.com/MinfengZhu/DM-GAN (d515995).
+    DmGan: {"batch": 10, **_STAGED},
 }
 
 

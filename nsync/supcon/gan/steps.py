@@ -4,8 +4,10 @@ A step is fed by two branches: each has pairs of its own of a picture and a text
 the other's of the same label, and both go through the same networks. Everything is added up over
 branches, as T2I_CL (arXiv 2107.02423) does, and over the stages of a family:
 
-    discriminator: hinge of matching, painted and mismatched pairs, + gradient penalties
-    generator:     adversarial + match_weight * match + contrast, where
+    discriminator: adversarial, of matching, painted and mismatched pairs, + gradient penalties
+    generator:     adversarial + match_weight * match + divergence_weight * divergence + contrast
+
+    adversarial is a hinge or the cross-entropy, see `adversarial`;
 
     match     is the matching loss of what the frozen image encoder sees in the finished pictures
               with the texts that they were painted for: DAMSM's place in AttnGAN (1711.10485);
@@ -27,22 +29,14 @@ from ...draws import generator
 from ..contrast import CLASSIFIER, NT_XENT, contrast
 from ..encoders import Encoders
 from ..losses import classification, label_overlap, matching
+from . import adversarial
 from .augment import augment, draw_change
-from .contract import Discriminator
-from .penalties import (
-    discriminator_hinge,
-    generator_hinge,
-    matching_aware_penalty,
-    mismatched,
-    r1_penalty,
-)
+from .contract import Discriminator, Judged, Painted
+from .penalties import matching_aware_penalty, mismatched, r1_penalty
 from .settings import GanSettings
 
 Terms = dict[str, Tensor]
 """Numbers of a step by the names that the log has for them, each a scalar."""
-
-Stages = tuple[Tensor, ...]
-"""What a generator painted for one branch, a batch per stage; see `contract`."""
 
 
 class Side(NamedTuple):
@@ -69,7 +63,7 @@ class Side(NamedTuple):
     noise: Tensor
 
 
-def paint(painter: nn.Module, sides: Sequence[Side]) -> list[Stages]:
+def paint(painter: nn.Module, sides: Sequence[Side]) -> list[Painted]:
     """What the generator paints for each branch, one branch after the other."""
     return [painter(side.noise, side.text, side.words, side.mask) for side in sides]
 
@@ -78,7 +72,7 @@ def discriminator_loss(
     settings: GanSettings,
     discriminators: Sequence[Discriminator],
     sides: Sequence[Side],
-    painted: Sequence[Stages],
+    painted: Sequence[Painted],
     step: int,
 ) -> Terms:
     """What the discriminators of all stages are asked for; see the top.
@@ -95,8 +89,8 @@ def discriminator_loss(
     """
     judgements = [
         _judged(settings, judge, side, images, strangers(side), (step, branch, stage))
-        for branch, (side, stages) in enumerate(zip(sides, painted, strict=True))
-        for stage, (images, judge) in enumerate(zip(stages, discriminators, strict=True))
+        for branch, (side, made) in enumerate(zip(sides, painted, strict=True))
+        for stage, (images, judge) in enumerate(zip(made.images, discriminators, strict=True))
     ]
     losses, penalties, *scores = zip(*judgements, strict=True)
     told = {}
@@ -115,7 +109,7 @@ def generator_loss(
     discriminators: Sequence[Discriminator],
     encoders: Encoders,
     sides: Sequence[Side],
-    painted: Sequence[Stages],
+    painted: Sequence[Painted],
     step: int,
     classifier: nn.Linear | None = None,
 ) -> Terms:
@@ -123,22 +117,27 @@ def generator_loss(
 
     Returns:
         `loss_g`, to go backward from; its parts, without their weights but for the last:
-        `adversarial`, `match`, `contrast`; and `spread`, see there.
+        `adversarial`, `match`, `divergence`, `contrast`; and `spread`, see there.
     """
-    adversarial = [
-        generator_hinge(_score(judge, shown(settings, images, *place, "painted"), side.text))
-        for branch, (side, stages) in enumerate(zip(sides, painted, strict=True))
-        for stage, (images, judge) in enumerate(zip(stages, discriminators, strict=True))
+    fooled = [
+        adversarial.generator_loss(
+            settings.adversarial,
+            _judge(judge, shown(settings, images, *place, "painted"), side.text),
+        )
+        for branch, (side, made) in enumerate(zip(sides, painted, strict=True))
+        for stage, (images, judge) in enumerate(zip(made.images, discriminators, strict=True))
         for place in [(step, branch, stage)]
     ]
-    seen = [encoders.images(stages[-1]).whole for stages in painted]
+    seen = [encoders.images(made.images[-1]).whole for made in painted]
     match = [matching(one, side.text, side.labels) for one, side in zip(seen, sides, strict=True)]
     parts = {
-        "adversarial": torch.stack(adversarial).sum(),
+        "adversarial": torch.stack(fooled).sum(),
         "match": torch.stack(match).sum(),
+        "divergence": torch.stack([made.divergence.mean() for made in painted]).sum(),
         "contrast": contrasted(settings, seen, sides, classifier),
     }
     loss = parts["adversarial"] + settings.match_weight * parts["match"] + parts["contrast"]
+    loss = loss + settings.divergence_weight * parts["divergence"]
     parts["spread"] = spread(seen, [side.seen for side in sides])
     return {"loss_g": loss, **{name: part.detach() for name, part in parts.items()}}
 
@@ -217,8 +216,8 @@ def sized(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
-def _score(judge: Discriminator, images: Tensor, text: Tensor) -> Tensor:
-    return judge.judge(judge.features(judge.observe(images)), text).score
+def _judge(judge: Discriminator, images: Tensor, text: Tensor) -> Judged:
+    return judge.judge(judge.features(judge.observe(images)), text)
 
 
 def _judged(
@@ -229,19 +228,21 @@ def _judged(
     apart: Tensor,
     place: tuple[int, int, int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of one stage and branch: hinge, penalties, and the scores (real, painted, mismatched)."""
+    """Of one stage and branch: loss, penalties, and the scores (real, painted, mismatched)."""
     due = place[0] % settings.penalty_every == 0
     real = shown(settings, sized(side.images, painted.shape[-1]), *place, "real")
     observed = judge.observe(real).detach().requires_grad_(due)
     text = side.text.detach().requires_grad_(due)
     features = judge.features(observed)
     items, partners = mismatched(apart)
-    matched = judge.judge(features, text).score
-    other = judge.judge(features[items], side.text[partners]).score
-    fake = _score(judge, shown(settings, painted.detach(), *place, "fake"), side.text)
-    penalty = matched.new_zeros(())
+    matched = judge.judge(features, text)
+    # Not of no pictures, of which batch normalisation would keep statistics.
+    other = judge.judge(features[items], side.text[partners]) if len(items) else None
+    fake = _judge(judge, shown(settings, painted.detach(), *place, "fake"), side.text)
+    score, penalty = matched.score, matched.score.new_zeros(())
     if due and settings.penalty_weight:
-        penalty = matching_aware_penalty(matched, (observed, text), weight=settings.penalty_weight)
+        penalty = matching_aware_penalty(score, (observed, text), weight=settings.penalty_weight)
     if due and settings.r1_gamma:
-        penalty = penalty + r1_penalty(matched, observed, gamma=settings.r1_gamma)
-    return discriminator_hinge(matched, fake, other), penalty, matched, fake, other
+        penalty = penalty + r1_penalty(score, observed, gamma=settings.r1_gamma)
+    loss = adversarial.discriminator_loss(settings.adversarial, matched, fake, other)
+    return loss, penalty, score, fake.score, score[:0] if other is None else other.score

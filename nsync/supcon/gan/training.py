@@ -73,6 +73,7 @@ def train(
     # Everything that can be judged before the work is judged here.
     settings.check()
     check_fit(family, encoders, pairs)
+    check_penalties(settings, family)
     networks, head = first_networks(settings, family, encoders, pairs, vision)
     config = run_config(settings, family, encoders, pairs, vision)
     run = Standing(folder, settings, config, headline="loss_g", watched=False)
@@ -150,6 +151,16 @@ def check_fit(family: Family, encoders: Encoders, pairs: LabelledPairs) -> None:
         expected = f"pictures of {family.image_size} px, as the family paints"
         raise InputError("pairs", expected, f"{side} px")
     check_captions(encoders, zip(pairs.names, pairs.captions, strict=True))
+
+
+def check_penalties(settings: GanSettings, family: Family) -> None:
+    """Raise `InputError` for a gradient penalty where a picture's score depends on others."""
+    if family.judges_alone:
+        return
+    for name in ("penalty_weight", "r1_gamma"):
+        if given := getattr(settings, name):
+            rule = "0: this family's discriminators judge a batch together, not each picture"
+            raise InputError(name, rule, repr(given))
 
 
 def first_networks(
