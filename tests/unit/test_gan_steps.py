@@ -9,6 +9,7 @@ from gan_files import normal
 from gan_steps import SETTINGS, Eyes, networks, side, sides
 
 from nsync.draws import generator
+from nsync.supcon.gan.attn_gan import AttnGan
 from nsync.supcon.gan.augment import augment, draw_change
 from nsync.supcon.gan.steps import (
     discriminator_loss,
@@ -162,6 +163,23 @@ def test_a_batch_of_one_label_has_no_mismatched_texts():
     expected, _ = discriminator_plainly(judges, batches, painted)
     assert terms["loss_d"].item() == pytest.approx(expected, rel=1e-12)
     assert "score_mismatched" not in terms
+
+
+def test_no_mismatched_texts_leave_no_statistics():
+    """Of a discriminator with batch normalisation."""
+    torch.manual_seed(0)
+    family = AttnGan(
+        16, stages=2, width=2, discriminator_width=2, noise=2, text_width=4, condition_width=1
+    )
+    painter, judges = (network.double() for network in family.build())
+    settings = replace(SETTINGS, adversarial="cross-entropy", penalty_weight=0.0)
+    batches = [side(k, [1, 1, 1], [0, 1, 2]) for k in (0, 1)]
+    batches = [one._replace(images=normal("p", 3, 3, 16, 16)) for one in batches]
+    discriminator_loss(settings, judges, batches, paint(painter, batches), 1)
+    for name, value in judges.state_dict().items():
+        assert value.isfinite().all(), name
+        # Features of real and of painted pictures, or both with their texts, in two branches.
+        assert "num_batches" not in name or value == 4, name
 
 
 def matching_plainly(images, texts, labels):

@@ -7,12 +7,16 @@ branches, as T2I_CL (arXiv 2107.02423) does, and over the stages of a family:
     discriminator: adversarial, of matching, painted and mismatched pairs, + gradient penalties
     generator:     adversarial + match_weight * match + divergence_weight * divergence + contrast
 
-    adversarial is a hinge or the cross-entropy, see `adversarial`;
+where
 
-    match     is the matching loss of what the frozen image encoder sees in the finished pictures
-              with the texts that they were painted for: DAMSM's place in AttnGAN (1711.10485);
-    contrast  compares pictures and texts of both branches by their labels, the idea of arXiv
-              2412.03957, or is another arm of `nsync.supcon.contrast`, in T2I_CL's place.
+    adversarial  is a hinge or a cross-entropy, of all that a discriminator is asked (the module
+                 `adversarial`);
+    match        is the matching loss of what the frozen image encoder sees in the finished
+                 pictures with the texts that they were painted for: DAMSM's place in AttnGAN
+                 (1711.10485);
+    divergence   is what it costs a generator to draw from its texts (`contract.Painted`);
+    contrast     compares pictures and texts of both branches by their labels, the idea of arXiv
+                 2412.03957, or is another arm of `nsync.supcon.contrast`, in T2I_CL's place.
 
 As in the published loops a step paints once: the discriminator is trained on these pictures, and
 the generator is then judged, on the same pictures, by what came of it.
