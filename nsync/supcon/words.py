@@ -8,7 +8,7 @@ score of a picture and a text, R(Q, D), with regions v_j and words e_i (equation
     c_i     = sum_j alpha_ij v_j, what the picture has of the word
     R(Q, D) = 1 / gamma2 log sum_i exp(gamma2 cos(c_i, e_i))
 
-and the loss (equations 11 to 13) is the cross-entropy of which text is of which picture, on
+and the loss (equation 11 and on) is the cross-entropy of which text is of which picture, on
 gamma3 R, both ways. Checked against `miscc/losses.py` of github.com/taoxugit/AttnGAN (0d000e6) by
 `scripts/agreement/staged_gans.py`.
 

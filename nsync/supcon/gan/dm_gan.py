@@ -45,7 +45,7 @@ class DmGan(Staged):
 
 
 class _DynamicMemory(nn.Module):
-    """`NEXT_STAGE_G`'s memory (eq. 5 to 10): written word by word, read place by place."""
+    """`NEXT_STAGE_G`'s memory: written word by word, read place by place, through gates."""
 
     def __init__(self, text: int, width: int) -> None:
         super().__init__()

@@ -195,7 +195,8 @@ class StageDiscriminator(nn.Module):
 def attend(maps: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """What each place of a map reads at the words that it resembles.
 
-    Source: AttnGAN, eq. 2 and 3 (`GlobalAttentionGeneral`); DM-GAN, eq. 8 and 9 (`Memory`).
+    Source: AttnGAN, eq. 2 and before (`GlobalAttentionGeneral`); DM-GAN, key addressing and value
+    reading (`Memory`).
 
     Args:
         maps: float `[n, d, h, w]`.
