@@ -142,7 +142,7 @@ def generator_loss(
     }
     loss = parts["adversarial"] + settings.match_weight * parts["match"] + parts["contrast"]
     loss = loss + settings.divergence_weight * parts["divergence"]
-    parts["spread"] = spread(seen, [side.seen for side in sides])
+    parts["spread"] = spread([one.detach() for one in seen], [side.seen for side in sides])
     return {"loss_g": loss, **{name: part.detach() for name, part in parts.items()}}
 
 
