@@ -43,6 +43,53 @@ GALIP_CRITIC = (
       for c, d in (("conv_r", "inner"), ("gamma", "gamma"), ("beta", "beta"))),
     ("main.conv_s", "last.shortcut"),
 )  # fmt: skip
+_STAGED_PAINTER = (
+    ("ca_net.fc", "condition.encode.0"), ("h_net1.fc", "start"),
+    *((f"h_net1.upsample{k + 1}", f"grow.{k}") for k in range(4)),
+    *((f"h_net{k + 2}.residual.{r}.block", f"refine.{k}.{r}.inner")
+      for k in range(2) for r in range(2)),
+    *((f"h_net{k + 2}.upsample", f"refine.{k}.2") for k in range(2)),
+    *((f"img_net{k + 1}.img", f"out.{k}") for k in range(3)),
+)  # fmt: skip
+"""With two residual blocks."""
+ATTN_PAINTER = (
+    *_STAGED_PAINTER,
+    *((f"h_net{k + 2}.att.conv_context", f"look.{k}.words") for k in range(2)),
+)
+DM_PAINTER = (
+    *_STAGED_PAINTER,
+    *((f"h_net{k + 2}.{a}", f"look.{k}.{b}") for k in range(2) for a, b in (
+        ("A", "gate_words"), ("B", "gate_map"), ("M_w", "write_words"), ("M_r", "write_map"),
+        ("key", "key"), ("value", "value"), ("response_gate", "response"))),
+)  # fmt: skip
+_DEEPER = (
+    (), (("img_code_s32", "see.4"), ("img_code_s32_1", "see.5")),
+    (("img_code_s32", "see.4"), ("img_code_s64", "see.5"), ("img_code_s64_1", "see.6"),
+     ("img_code_s64_2", "see.7")),
+)  # fmt: skip
+_HEADS = (("COND_DNET.outlogits.0", "score.1"), ("UNCOND_DNET.outlogits.0", "unconditional"))
+ATTN_CRITICS = tuple(
+    (
+        ("img_code_s16.0", "see.0.0"),
+        *((f"img_code_s16.{3 * k - 1 + i}", f"see.{k}.{i}") for k in (1, 2, 3) for i in (0, 1)),
+        *deeper, ("COND_DNET.jointConv", "score.0"), *_HEADS,
+    )
+    for deeper in _DEEPER
+)  # fmt: skip
+"""Stage by stage."""
+DM_CRITICS = tuple(
+    (
+        *((f"{a}.module.{c}", f"{b}.0.{d}")
+          for a, b in (
+              *((f"img_code_s16.{2 * k}", f"see.{k}") for k in range(4)),
+              *((f"{a}.0", b) for a, b in (*deeper, ("COND_DNET.jointConv", "score.0"))))
+          for c, d in (("bias", "bias"), ("weight_bar", "parametrizations.weight.original"),
+                       ("weight_u", "parametrizations.weight.0._u"),
+                       ("weight_v", "parametrizations.weight.0._v"))),
+        *_HEADS,
+    )
+    for deeper in _DEEPER
+)  # fmt: skip
 
 
 def load(theirs: nn.Module, ours: nn.Module, table: tuple, beside: str = "") -> None:
@@ -57,7 +104,8 @@ def load(theirs: nn.Module, ours: nn.Module, table: tuple, beside: str = "") -> 
         found = [b + name[len(a) :] for a, b in pairs if name == a or name.startswith(a + ".")]
         source = [each for each in found if each in mine]
         if source:
-            state[name] = mine[source[0]]
+            # Theirs has convolutions of one place where ours are linear layers.
+            state[name] = mine[source[0]].view_as(state[name])
             used.add(source[0])
         elif not (beside and name.startswith(beside)) and ".conv_s." not in name:
             sys.exit(f"no weight of ours for {name}")

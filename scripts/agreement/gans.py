@@ -81,11 +81,9 @@ def _ssa_gan(record: Record, clones: Path, published: SimpleNamespace) -> None:
     kept = {}
     for mode in ("train", "eval"):
         with torch.no_grad():
-            [mine], (their, _) = (
-                getattr(ours, mode)()(noise, text),
-                getattr(theirs, mode)()(noise, text),
-            )
-        _compare(record, f"SSA-GAN pictures, {mode}", mine, their, EXACT)
+            [mine] = getattr(ours, mode)()(noise, text).images
+            their, _ = getattr(theirs, mode)()(noise, text)
+        compare(record, f"SSA-GAN pictures, {mode}", mine, their, EXACT)
         kept[f"images_{mode}"] = columns(their)
     pictures = images(family.image_size)
     seen = critic(pictures)
@@ -124,14 +122,14 @@ def _galip(
     load(logits, judge, (("joint_conv", "score"),))
     noise, text = (each.float() for each in noise_and_text(family))
     with torch.no_grad():
-        [mine], their = ours.float()(noise, text), theirs(noise, text)
-    _compare(record, f"{name}, pictures", mine, their, GATE)
+        [mine], their = ours.float()(noise, text).images, theirs(noise, text)
+    compare(record, f"{name}, pictures", mine, their, GATE)
     pictures = images(224).float()
     # Theirs maps to 0..1 twice: given 2 x - 1, its tower sees what ours sees, given x.
     with torch.no_grad():
         observed, _ = source.CLIP_IMG_ENCODER(clip)(2 * pictures - 1)
     mine = judge.float().observe(pictures)
-    _compare(record, f"{name}, what the tower sees", mine, observed, GATE)
+    compare(record, f"{name}, what the tower sees", mine, observed, GATE)
     observed, text = observed.double(), text.double()
     critic.double(), logits.double(), judge.double()
     seen = critic(observed)
@@ -159,9 +157,9 @@ def _judged(
 ) -> None:
     features = judge.features(observed)
     judged = judge.judge(features, text)
-    _compare(record, f"{name}, feature maps", features, seen, gate)
-    _compare(record, f"{name}, features", judged.features, seen.mean((2, 3)), gate)
-    _compare(record, f"{name}, scores", judged.score[:, None], score.flatten(1), gate)
+    compare(record, f"{name}, feature maps", features, seen, gate)
+    compare(record, f"{name}, features", judged.features, seen.mean((2, 3)), gate)
+    compare(record, f"{name}, scores", judged.score[:, None], score.flatten(1), gate)
 
 
 def _penalty(
@@ -183,8 +181,8 @@ def _penalty(
     expected = published.MA_GP_FP32(*given, score)
     parameter = next(p for p in _parameters(theirs) if p.shape == weight.shape)
     [slope] = torch.autograd.grad(expected, parameter)
-    _compare(record, f"{name}, gradient penalty", penalty.view(1, 1), expected.view(1, 1), EXACT)
-    _compare(record, f"{name}, its gradient", gradient[None], slope[None], EXACT)
+    compare(record, f"{name}, gradient penalty", penalty.view(1, 1), expected.view(1, 1), EXACT)
+    compare(record, f"{name}, its gradient", gradient[None], slope[None], EXACT)
     rolled = text.roll(-1, 0)
     fake = judge.judge(judge.features(observed.flip(0)), text).score
     other = judge.judge(judge.features(observed), rolled).score
@@ -196,11 +194,12 @@ def _penalty(
         )
     ]  # fmt: skip
     total = parts[0] + (parts[1] + parts[2]) / 2
-    _compare(record, f"{name}, hinge loss", hinge.view(1, 1), total.view(1, 1), EXACT)
+    compare(record, f"{name}, hinge loss", hinge.view(1, 1), total.view(1, 1), EXACT)
     return {"penalty": expected.item(), "penalty_gradient": columns(slope[None])}
 
 
-def _compare(record: Record, check: str, ours: Tensor, theirs: Tensor, gate: float) -> None:
+def compare(record: Record, check: str, ours: Tensor, theirs: Tensor, gate: float) -> None:
+    """By the largest value of theirs; the rows of several items have to differ."""
     if ours.shape != theirs.shape:
         sys.exit(f"{check}: {tuple(ours.shape)} is not {tuple(theirs.shape)}")
     if len(ours) == 1:

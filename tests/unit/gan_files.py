@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from encoder_files import weights
+from torch.nn.utils import parametrize
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from nsync.supcon.gan.galip import Galip
@@ -48,7 +49,17 @@ def fill(module):
         if name.startswith("bridge.enter"):
             made[name] /= 1000
     module.double().load_state_dict(made)
+    for part in module.modules():
+        if parametrize.is_parametrized(part):
+            _settle(part.parametrizations.weight)
     return module
+
+
+def _settle(held):
+    """A spectral norm whose power iteration has come to its end."""
+    left, _, right = torch.linalg.svd(held.original.detach().flatten(1), full_matrices=False)
+    held[0]._u.copy_(left[:, 0])
+    held[0]._v.copy_(right[0])
 
 
 def tower(width=32, layers=12, heads=2, side=224, patch=32):

@@ -29,7 +29,7 @@ def test_ssa_gan_paints_what_the_published_one_paints():
     fill(generator)
     with torch.no_grad():
         for mode in ("train", "eval"):
-            [picture] = getattr(generator, mode)()(*noise_and_text(SSA_GAN))
+            [picture] = getattr(generator, mode)()(*noise_and_text(SSA_GAN)).images
             assert picture.shape == (3, 3, 256, 256)
             agrees(picture, THEIRS["ssa_gan"][f"images_{mode}"])
 
@@ -38,9 +38,9 @@ def test_galip_paints_what_the_published_one_paints():
     generator, _ = GALIP.build(tower())
     fill(generator)
     with torch.no_grad():
-        [picture] = generator(*noise_and_text(GALIP))
+        [picture] = generator(*noise_and_text(GALIP)).images
         agrees(picture, THEIRS["galip"]["images"], 1e-5)
-        [shown] = generator.eval()(*noise_and_text(GALIP))
+        [shown] = generator.eval()(*noise_and_text(GALIP)).images
     assert torch.equal(shown, picture.clamp(-1, 1))
 
 

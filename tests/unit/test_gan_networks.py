@@ -11,16 +11,21 @@ from transformers import CLIPVisionModelWithProjection
 
 from nsync.errors import InputError
 from nsync.supcon.gan import FAMILIES
+from nsync.supcon.gan.attn_gan import AttnGan
 from nsync.supcon.gan.clip_tower import ClipTower
+from nsync.supcon.gan.dm_gan import DmGan
 from nsync.supcon.gan.galip import Galip
 from nsync.supcon.gan.ssa_gan import SsaGan
 
+_STAGED = {"stages": 2, "noise": 5, "text_width": 6, "condition_width": 3, "residual_blocks": 1}
 SMALL = {
     "SSA-GAN": SsaGan(32, width=2, noise=5, text_width=6, mask_width=3),
     "GALIP": Galip(
         32, width=2, noise=5, text_width=6, code_width=4, bridge_width=3, seen_width=5,
         joint_width=4, watched=(0, 2), prompted=(1, 2),
     ),
+    "AttnGAN": AttnGan(32, width=3, discriminator_width=2, **_STAGED),
+    "DM-GAN": DmGan(32, width=8, discriminator_width=2, **_STAGED),
 }  # fmt: skip
 
 
@@ -31,62 +36,107 @@ def small_tower(side=16, patch=4):
 def built(family, vision=None):
     if family.needs_vision and vision is None:
         vision = small_tower()
-    generator, discriminators = family.build(vision)
-    return fill(generator), nn.ModuleList(fill(each) for each in discriminators)
+    networks = family.build(vision)
+    fill(networks.generator)
+    for judge in networks.discriminators:
+        fill(judge)
+    return networks
 
 
 def inputs(family, count=3):
-    return normal("z", count, family.noise), normal("t", count, family.text_width)
+    """Noise and text; and words and mask, with a word in each text's first place."""
+    noise = family.noise + getattr(family, "condition_width", 0)
+    mask = torch.arange(4) < torch.arange(1, count + 1)[:, None]
+    words = normal("w", count, 4, family.text_width)
+    return normal("z", count, noise), normal("t", count, family.text_width), words, mask
+
+
+def judged(judge, pictures, text):
+    return judge.judge(judge.features(judge.observe(pictures)), text)
 
 
 def test_every_family_is_tried_here():
     assert {name: type(family) for name, family in SMALL.items()} == FAMILIES
 
 
-@pytest.mark.parametrize("size", [8, 16, 32, 64])
 @pytest.mark.parametrize("name", SMALL)
-def test_any_size_of_pictures(name, size):
+def test_generators_say_how_much_noise_they_want(name):
+    generator, _ = built(SMALL[name])
+    assert generator.noise == inputs(SMALL[name])[0].shape[1]
+
+
+STAGES = {name: getattr(family, "stages", 1) for name, family in SMALL.items()}
+SIZES = [(name, stages, 8 * stages * 2**k) for name, stages in STAGES.items() for k in range(4)]
+
+
+@pytest.mark.parametrize(("name", "stages", "size"), SIZES)
+def test_any_size_of_pictures(name, stages, size):
+    """From the smallest on, whose first stage is of 8 px."""
     family = replace(SMALL[name], image_size=size)
     generator, discriminators = built(family)
-    noise, text = inputs(family)
-    pictures = generator.eval()(noise, text)
-    assert len(pictures) == len(discriminators) == 1
-    assert pictures[-1].shape == (3, 3, size, size)
-    assert pictures[-1].abs().max() <= 1
-    for each, judge in zip(pictures, discriminators, strict=True):
-        features = judge.features(judge.observe(each))
-        judged = judge.judge(features, text)
-        assert judged.score.shape == (3,)
-        assert torch.equal(judged.features, features.mean((2, 3)))
+    given = inputs(family)
+    painted = generator.eval()(*given)
+    assert len(painted.images) == len(discriminators) == stages
+    assert painted.divergence.shape == (3,)
+    assert painted.divergence.any() == family.needs_words
+    sides = [size // 2**k for k in reversed(range(stages))]
+    for side, pictures, judge in zip(sides, painted.images, discriminators, strict=True):
+        assert pictures.shape == (3, 3, side, side)
+        assert pictures.abs().max() <= 1
+        features = judge.features(judge.observe(pictures))
+        made = judge.judge(features, given[1])
+        assert made.score.shape == (3,)
+        assert torch.equal(made.features, features.mean((2, 3)))
+        asked_apart = made.unconditional is not None
+        assert asked_apart == (stages > 1)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_everything_trained_gets_a_gradient_and_everything_given_is_used(name):
     family = SMALL[name]
-    generator, [judge] = built(family)
-    noise, text = (each.requires_grad_() for each in inputs(family))
-    [picture] = generator(noise, text)
-    score = judge.judge(judge.features(judge.observe(picture)), text).score
-    score.square().sum().backward()
-    for key, value in [*generator.named_parameters(), *judge.named_parameters()]:
+    generator, discriminators = built(family)
+    *given, mask = inputs(family)
+    noise, text, words = (each.requires_grad_() for each in given)
+    painted = generator(noise, text, words, mask)
+    total = painted.divergence.sum()
+    for pictures, judge in zip(painted.images, discriminators, strict=True):
+        made = judged(judge, pictures, text)
+        total = total + made.score.square().sum()
+        if made.unconditional is not None:
+            total = total + made.unconditional.square().sum()
+    total.backward()
+    for key, value in [*generator.named_parameters(), *discriminators.named_parameters()]:
         assert value.grad is not None, key
         # A bias before a batch normalisation has no say: its gradient is rounding, or 0.
         assert value.grad.any() or key.endswith("bias"), key
     assert noise.grad.any(1).all()
     assert text.grad.any(1).all()
+    if family.needs_words:
+        assert torch.equal(words.grad.any(2), mask)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_features_are_of_the_pictures_alone_and_rows_do_not_mix(name):
+def test_features_are_of_the_pictures_alone(name):
     family = SMALL[name]
-    _, [judge] = built(family)
-    pictures, (_, text) = normal("p", 3, 3, 32, 32), inputs(family)
+    judge = built(family).discriminators[-1].eval()
+    pictures, text = normal("p", 3, 3, 32, 32), inputs(family)[1]
     features = judge.features(judge.observe(pictures))
     one, other = judge.judge(features, text), judge.judge(features, text.roll(1, 0))
     assert torch.equal(one.features, other.features)
     assert (one.score - other.score).abs().min() > 1e-3
-    alone = judge.judge(judge.features(judge.observe(pictures[:1])), text[:1])
+    if one.unconditional is not None:
+        assert torch.equal(one.unconditional, other.unconditional)
+    alone = judged(judge, pictures[:1], text[:1])
     assert torch.allclose(alone.score, one.score[:1], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_pictures_are_judged_alone_in_training_where_the_family_says_so(name):
+    family = SMALL[name]
+    judge = built(family).discriminators[-1].train()
+    pictures, text = normal("p", 3, 3, 32, 32), inputs(family)[1]
+    one, alone = judged(judge, pictures, text), judged(judge, pictures[:1], text[:1])
+    assert torch.allclose(alone.score, one.score[:1], rtol=1e-6) == family.judges_alone
 
 
 def test_untrained_ssa_gan_begins_without_text():
@@ -94,16 +144,16 @@ def test_untrained_ssa_gan_begins_without_text():
     family = SMALL["SSA-GAN"]
     torch.manual_seed(0)
     generator, _ = family.build()
-    noise, text = (each.float() for each in inputs(family))
-    assert torch.equal(generator(noise, text)[0], generator(noise, -text)[0])
+    noise, text = (each.float() for each in inputs(family)[:2])
+    assert torch.equal(generator(noise, text).images[0], generator(noise, -text).images[0])
 
 
 @pytest.mark.parametrize("grid", [1, 2, 3, 4, 7])
 def test_any_grid_of_the_tower(grid):
     family = SMALL["GALIP"]
     generator, [judge] = built(family, small_tower(4 * grid))
-    noise, text = inputs(family)
-    [picture] = generator(noise, text)
+    noise, text, *_ = inputs(family)
+    [picture] = generator(noise, text).images
     assert picture.shape == (3, 3, 32, 32)
     observed = judge.observe(picture)
     assert observed.shape == (3, 2, 8, grid, grid)
@@ -160,7 +210,7 @@ def test_the_tower_is_frozen_shared_and_not_saved():
     judge.double()
     assert next(vision.parameters()).dtype == torch.float64
     generator.double()
-    picture = generator(*inputs(SMALL["GALIP"]))[0]
+    picture = generator(*inputs(SMALL["GALIP"])).images[0]
     judge.observe(picture).sum().backward()
     assert generator.start.weight.grad.any()
     assert all(p.grad is None for p in vision.parameters())
@@ -177,6 +227,13 @@ def test_the_tower_is_frozen_shared_and_not_saved():
         ("SSA-GAN", {"noise": True}, "noise"),
         ("SSA-GAN", {"text_width": 0}, "text_width"),
         ("SSA-GAN", {"mask_width": 0}, "mask_width"),
+        ("AttnGAN", {"image_size": 8}, "image_size.*power of two of 16"),
+        ("AttnGAN", {"stages": 4}, "image_size.*power of two of 64"),
+        ("AttnGAN", {"stages": 1}, "stages.*2 or more"),
+        ("AttnGAN", {"discriminator_width": 0}, "discriminator_width"),
+        ("DM-GAN", {"image_size": 48}, "image_size.*power of two"),
+        ("DM-GAN", {"condition_width": 0}, "condition_width"),
+        ("DM-GAN", {"residual_blocks": 0}, "residual_blocks"),
         ("GALIP", {"image_size": 7}, "image_size.*8 or more"),
         ("GALIP", {"joint_width": 0}, "joint_width"),
         ("GALIP", {"watched": ()}, "watched.*ascending"),

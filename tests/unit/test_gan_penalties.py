@@ -49,16 +49,23 @@ def mismatched_plainly(texts):
 @pytest.mark.parametrize(
     "texts", [[3, 1, 2], [0, 0, 1, 1, 0], [5, 5, 5], [4], [], [1, 1, 1, 2, 2, 7, 1, 1]]
 )
-def test_mismatched_texts_are_the_next_other_ones(texts):
-    items, partners = mismatched(torch.tensor(texts, dtype=torch.long))
+def test_mismatched_texts_are_the_next_wrong_ones(texts):
+    numbers = torch.tensor(texts, dtype=torch.long)
+    items, partners = mismatched(numbers[:, None] != numbers[None])
     pairs = list(zip(items.tolist(), partners.tolist(), strict=True))
     assert pairs == mismatched_plainly(texts)
 
 
-def test_mismatched_takes_numbers_of_texts_only():
-    for texts in (torch.rand(4), torch.zeros(3, 2, dtype=torch.long)):
-        with pytest.raises(InputError, match=r"int \[n\]"):
-            mismatched(texts)
+def test_what_is_apart_need_not_be_so_both_ways():
+    apart = torch.tensor([[0, 0, 1], [0, 0, 0], [0, 1, 0]]).bool()
+    items, partners = mismatched(apart)
+    assert (items.tolist(), partners.tolist()) == ([0, 2], [2, 1])
+
+
+def test_mismatched_takes_a_square_table_only():
+    for apart in (torch.rand(4, 4), torch.zeros(3, 2, dtype=torch.bool)):
+        with pytest.raises(InputError, match=r"bool \[n, n\]"):
+            mismatched(apart)
 
 
 def linear(power):

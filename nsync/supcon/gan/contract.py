@@ -2,7 +2,7 @@
 
 A family may paint in stages, small pictures first. So pictures always come as a tuple, one batch
 per stage with the finished one last, and each stage has a discriminator of its own; a family of one
-stage has one of each. Whatever goes over stages is then `zip(images, discriminators)`.
+stage has one of each. Whatever goes over stages is then `zip(painted.images, discriminators)`.
 
 A discriminator works in three steps, because a step of training needs their parts apart:
 
@@ -11,6 +11,8 @@ A discriminator works in three steps, because a step of training needs their par
     judged = d.judge(features, text)        as often as there are texts: matching, mismatched
 
 Gradient penalties are taken with regard to `observed`.
+
+Nothing here draws: all randomness of a picture is in its noise, which the caller gives.
 """
 
 from collections.abc import Iterator
@@ -21,6 +23,21 @@ from torch import Tensor, nn
 from ...errors import InputError
 
 
+class Painted(NamedTuple):
+    """What a generator makes of noise and text.
+
+    Attributes:
+        images: per stage float `[n, 3, s, s]` in -1..1, the last as large as the family's
+            `image_size`.
+        divergence: float `[n]`, 0 or more: how far from normal noise the generator has moved what
+            it draws from the text (`stages.ConditioningAugmentation`). A part of the generator's
+            loss; 0 in families that draw nothing from it.
+    """
+
+    images: tuple[Tensor, ...]
+    divergence: Tensor
+
+
 class Judged(NamedTuple):
     """What a discriminator makes of pictures.
 
@@ -28,30 +45,38 @@ class Judged(NamedTuple):
         score: float `[n]`, higher for "real, and what the text says"; not bounded.
         features: float `[n, d]`, of the pictures alone (the mean over the places of the last
             feature map), so equal for every text.
+        unconditional: float `[n]`, higher for "real", whatever the text says; not bounded. None
+            in families that do not ask this apart.
     """
 
     score: Tensor
     features: Tensor
+    unconditional: Tensor | None = None
 
 
 class Generator(Protocol):
-    """A module that paints; its `noise` says how many numbers it wants per picture."""
+    """A module that paints.
+
+    Attributes:
+        noise: how many numbers it wants per picture: those of its family's `noise`, and others that
+            it may need beside them.
+    """
 
     noise: int
 
     def __call__(
         self, noise: Tensor, text: Tensor, words: Tensor | None = None, mask: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    ) -> Painted:
         """Paint.
 
         Args:
             noise: float `[n, z]`, normal.
             text: float `[n, t]`, a feature per sentence.
             words: float `[n, l, t]`, a feature per word, for families that look at words.
-            mask: bool `[n, l]`, True where there is a word.
+            mask: bool `[n, l]`, True where there is a word. None: everywhere.
 
-        Returns:
-            Per stage float `[n, 3, s, s]` in -1..1, the last as large as the family's `image_size`.
+        Raises:
+            InputError: no words, and the family looks at them.
         """
         ...
 
@@ -92,10 +117,14 @@ class Family(Protocol):
 
     Attributes:
         image_size: side of the finished picture.
-        width: channels that all others are multiples of.
-        noise: numbers per picture.
-        text_width: of the sentence features.
+        width: channels that all others, or all others of the generator, are multiples of.
+        noise: numbers per picture; a generator may want more (`Generator.noise`).
+        text_width: of the sentence features, and of the words'.
         needs_vision: the family is built on a frozen CLIP vision tower, which `build` is given.
+        needs_words: the generator looks at words.
+        judges_alone: the discriminators judge each picture by itself. Without (they have batch
+            normalisation) no gradient penalty can be taken, and real and generated pictures, and
+            matching and mismatched texts, are to be judged in calls of their own.
     """
 
     image_size: int
@@ -103,6 +132,8 @@ class Family(Protocol):
     noise: int
     text_width: int
     needs_vision: ClassVar[bool]
+    needs_words: ClassVar[bool]
+    judges_alone: ClassVar[bool]
 
     def check(self) -> None:
         """Raise `InputError` for the first setting that cannot be."""

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 
 from ...errors import InputError
 from .clip_tower import ClipTower
-from .contract import Judged, Networks, at_least
+from .contract import Judged, Networks, Painted, at_least
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Galip:
     prompted: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
 
     needs_vision: ClassVar[bool] = True
+    needs_words: ClassVar[bool] = False
+    judges_alone: ClassVar[bool] = True
 
     def check(self) -> None:
         """Raise `InputError` for the first setting that cannot be."""
@@ -104,14 +106,15 @@ class GalipGenerator(nn.Module):
         text: Tensor,
         words: Tensor | None = None,
         mask: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
+    ) -> Painted:
         """See `contract.Generator`; one stage, words are not looked at, -1..1 in eval mode only."""
         told = torch.cat([noise, text], 1)
         maps = self.bridge(self.start(noise).unflatten(1, self.code), told)
         for block in self.blocks:
             maps = block(maps, told)
         images = self.out(maps)
-        return (images if self.training else images.clamp(-1, 1),)
+        shown = images if self.training else images.clamp(-1, 1)
+        return Painted((shown,), noise.new_zeros(len(noise)))
 
 
 class GalipDiscriminator(nn.Module):

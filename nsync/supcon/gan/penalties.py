@@ -11,7 +11,7 @@ Traps in the published code, and what is done here:
 - The penalty's norm is a square root raised to the sixth power, whose gradient is NaN where the
   norm is 0. Here the sum of squares is raised to the third: the same value, no root.
 - Mismatched texts are the batch's own, moved on by one, whatever they say. In a small set the next
-  text is often the same, and a good pair is punished. `mismatched` takes the next *other* text.
+  text is often the same, and a good pair is punished. `mismatched` takes the next *wrong* text.
 - SSA-GAN's loop gives the penalty a step of its own in the same Adam, which divides by the
   gradient's size: there the factor 2 means nothing, and the two steps disturb each other's
   averages. GALIP adds it to the loss, which is what the formula above says.
@@ -57,25 +57,25 @@ def generator_hinge(fake: Tensor) -> Tensor:
     return -_exact(fake).mean()
 
 
-def mismatched(texts: Tensor) -> tuple[Tensor, Tensor]:
-    """For each item of a batch another whose text is another one.
+def mismatched(apart: Tensor) -> tuple[Tensor, Tensor]:
+    """For each item of a batch another whose text is wrong for it.
 
     Args:
-        texts: int `[n]`: equal numbers for equal texts (or for texts that fit the same pictures).
+        apart: bool `[n, n]`, True where the text of a column is wrong for the picture of a row.
 
     Returns:
         Two of int64 `[k]`: items, and whose text each is shown with: of the next item, around the
-        end, that has another text. With one text only, none (k = 0).
+        end, that is apart. Items that nobody is apart from are left out.
 
     Raises:
-        InputError: not int `[n]`.
+        InputError: not bool `[n, n]`.
     """
-    if texts.ndim != 1 or texts.is_floating_point():
-        raise InputError("texts", "int [n]", f"{texts.dtype} {tuple(texts.shape)}")
-    count = len(texts)
-    items = torch.arange(count, device=texts.device)
+    count = len(apart)
+    if apart.dtype != torch.bool or apart.shape != (count, count):
+        raise InputError("apart", "bool [n, n]", f"{apart.dtype} {tuple(apart.shape)}")
+    items = torch.arange(count, device=apart.device)
     order = (items[:, None] + items[None]) % max(count, 1)
-    other = texts[order] != texts[:, None]
+    other = apart.gather(1, order)
     partners = order.gather(1, other.long().argmax(1, keepdim=True)).flatten() if count else items
     found = other.any(1)
     return items[found], partners[found]

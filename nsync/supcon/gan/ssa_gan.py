@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .contract import Judged, Networks, at_least, power_of_two
+from .contract import Judged, Networks, Painted, at_least, power_of_two
 
 SMALLEST = 4
 """Side of the first feature map and of the discriminator's last one."""
@@ -45,6 +45,8 @@ class SsaGan:
     mask_width: int = 100
 
     needs_vision: ClassVar[bool] = False
+    needs_words: ClassVar[bool] = False
+    judges_alone: ClassVar[bool] = True
 
     def check(self) -> None:
         """Raise `InputError` for the first setting that cannot be."""
@@ -91,7 +93,7 @@ class SsaGenerator(nn.Module):
         text: Tensor,
         words: Tensor | None = None,
         mask: Tensor | None = None,
-    ) -> tuple[Tensor, ...]:
+    ) -> Painted:
         """See `contract.Generator`; one stage, and words are not looked at."""
         maps = self.start(noise).view(len(noise), self.first, SMALLEST, SMALLEST)
         seen = self.start_mask(maps)
@@ -103,7 +105,7 @@ class SsaGenerator(nn.Module):
             maps = block(maps, text, seen.sigmoid())
             if k < len(self.masks):
                 seen = self.masks[k](maps)
-        return (self.out(maps),)
+        return Painted((self.out(maps),), noise.new_zeros(len(noise)))
 
 
 class SsaDiscriminator(nn.Module):
