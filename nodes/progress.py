@@ -16,16 +16,22 @@ from ..nsync.denoiser import Denoiser, SamplerSettings
 from ..nsync.evaluation.watch import StyleWatch
 from ..nsync.files import write_atomic
 from ..nsync.images import png, to_picture
+from ..nsync.run_log import POSITIVE
 from ..nsync.run_parts import StepReport
 
 PREVIEW_SIDE = 512
 
 
 class TrainingProgress:
-    """Step, loss and time left on the node, and the stop button heeded at every step."""
+    """Step, loss and time left on the node, and the stop button heeded at every step.
 
-    def __init__(self, steps: int, node_id: str | None) -> None:
+    Args:
+        headline: the log's name of the loss that is shown.
+    """
+
+    def __init__(self, steps: int, node_id: str | None, headline: str = POSITIVE) -> None:
         self.done = 0
+        self._headline = headline
         self._bar = ProgressBar(steps, node_id=node_id)
         self._node = node_id
         self._warning = ""
@@ -35,7 +41,7 @@ class TrainingProgress:
         self.done = report.step
         self._warning = report.warning or self._warning
         left = _duration(report.remaining)
-        loss = report.values.get("loss_positive", math.nan)
+        loss = report.values.get(self._headline, math.nan)
         text = f"step {report.step} of {report.steps} | loss {loss:.4f} | {left} left"
         show_text(f"{text}\n{self._warning}".strip(), self._node)
         throw_exception_if_processing_interrupted()
