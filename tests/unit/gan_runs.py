@@ -52,6 +52,18 @@ def small_pairs(labels: tuple[str, ...] = LABELS) -> LabelledPairs:
     return LabelledPairs(items, CAPTIONS, pictures, Labels(tuple(names), numbers))
 
 
+def painter(family: Family, tower: nn.Module | None = None) -> nn.Module:
+    """A generator that looks at texts, as an untrained one does not; always the same."""
+    spread = 0.1 if family.needs_vision else 0.3
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = family.build(tower or vision()).generator
+        with torch.no_grad():
+            for value in generator.parameters():
+                value.add_(spread * torch.randn_like(value))
+    return generator.eval()
+
+
 class Exports:
     """Stands for the writer of files: keeps what it was given, and leaves a file of no content."""
 

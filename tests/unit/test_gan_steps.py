@@ -16,6 +16,7 @@ from nsync.supcon.gan.steps import (
     paint,
     shown,
     sized,
+    spread,
     strangers,
 )
 
@@ -276,3 +277,17 @@ def test_pictures_of_another_size_are_smoothed():
     images = normal("p", 2, 3, 8, 8)
     assert torch.allclose(sized(images, 4), halved(images), atol=1e-12)
     assert sized(images, 8) is images
+
+
+def test_spread_is_the_variance_of_directions_as_a_share():
+    def variance(branches):
+        rows = [row for one in branches for row in one.tolist()]
+        units = [[x / math.hypot(*row) for x in row] for row in rows]
+        means = [sum(column) / len(units) for column in zip(*units, strict=True)]
+        squares = [sum((x - m) ** 2 for x, m in zip(u, means, strict=True)) for u in units]
+        return sum(squares) / (len(units) - 1)
+
+    seen, real = ([normal(f"{name} {k}", 4, 3) for k in (0, 1)] for name in ("seen", "real"))
+    assert spread(seen, real).item() == pytest.approx(variance(seen) / variance(real), rel=1e-12)
+    one = normal("seen", 1, 3).expand(4, 3)
+    assert spread([one, 7 * one], real).item() == pytest.approx(0, abs=1e-12)

@@ -27,8 +27,8 @@ from nsync.supcon.pairs import draw_rows
 from nsync.supcon.small_encoders import SmallEncoders
 
 ALWAYS = {
-    "loss_d", "loss_g", "adversarial", "match", "contrast", "score_real", "score_fake", "norm_d",
-    "norm_g", "rate", "seconds",
+    "loss_d", "loss_g", "adversarial", "match", "contrast", "spread", "score_real", "score_fake",
+    "norm_d", "norm_g", "rate", "seconds",
 }  # fmt: skip
 
 

@@ -23,8 +23,8 @@ class EncodedPairs:
     Attributes:
         pairs: pictures and labels.
         seen: float `[n, d]`, of the pictures.
-        read: of the captions, padded to the longest.
-        texts: int64 `[n]`, equal numbers for equal captions.
+        read: of the captions, each once, padded to the longest.
+        texts: int64 `[n]`, the row of each item's caption in `read`.
     """
 
     pairs: LabelledPairs
@@ -42,14 +42,14 @@ def encode_pairs(
     Args:
         on_item: called with (items done, items in all); may raise to stop.
     """
-    seen, read = [], []
+    seen, captions = [], list(dict.fromkeys(pairs.captions))
     for rows in _chunks(len(pairs)):
         pixels = pairs.pixels(rows).to(device_of(encoders))
         seen.append(encoders.images(pixels).whole.cpu())
-        read.append(Words(*(part.cpu() for part in encoders.texts(pairs.texts(rows)))))
         if on_item:
             on_item(rows[-1] + 1, len(pairs))
-    numbers = {caption: place for place, caption in enumerate(dict.fromkeys(pairs.captions))}
+    read = [encoders.texts([captions[row] for row in rows]) for rows in _chunks(len(captions))]
+    numbers = {caption: row for row, caption in enumerate(captions)}
     texts = torch.tensor([numbers[caption] for caption in pairs.captions])
     return EncodedPairs(pairs, torch.cat(seen), joined(read), texts)
 
@@ -72,13 +72,13 @@ def draw_sides(
 
 
 def joined(read: Sequence[Words]) -> Words:
-    """Several batches of texts as one, padded to the longest."""
+    """Several batches of texts as one in main memory, padded to the longest."""
     longest = max(batch.mask.shape[1] for batch in read)
     parts = []
     for batch in read:
         more = longest - batch.mask.shape[1]
         words, mask = F.pad(batch.words, (0, 0, 0, more)), F.pad(batch.mask, (0, more))
-        parts.append(Words(batch.sentence, words, mask))
+        parts.append([part.cpu() for part in (batch.sentence, words, mask)])
     return Words(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -86,9 +86,10 @@ def _side(
     encoded: EncodedPairs, places: Sequence[int], noise: Tensor, device: torch.device
 ) -> Side:
     index = torch.tensor(places)
+    texts = encoded.texts[index]
     pixels, labels = encoded.pairs.pixels(places), encoded.pairs.labels.rows(places)
-    read = (part[index] for part in encoded.read)
-    parts = (pixels, encoded.seen[index], *read, encoded.texts[index], labels, noise)
+    read = (part[texts] for part in encoded.read)
+    parts = (pixels, encoded.seen[index], *read, texts, labels, noise)
     return Side(*(part.to(device, non_blocking=True) for part in parts))
 
 

@@ -1,6 +1,7 @@
 """Everything that the training of a GAN is asked to do, checked once."""
 
 from dataclasses import asdict, dataclass, replace
+from typing import ClassVar
 
 from ...judgements import (
     CADENCE,
@@ -54,8 +55,8 @@ class GanSettings:
         contrast_real: in the contrasts "supcon" and "unicl" real pictures stand beside the painted
             ones, with the same texts.
         seed: every random draw is derived from it.
-        log_every, preview_every, validate_every, save_every, keep_last, pause_every, score_every:
-            see `nsync.run_parts.Pace`.
+        log_every, preview_every, save_every, keep_last, pause_every, score_every: see
+            `nsync.run_parts.Pace`.
     """
 
     steps: int = 10000
@@ -80,11 +81,12 @@ class GanSettings:
     seed: int = 0
     log_every: int = 10
     preview_every: int = 200
-    validate_every: int = 1000
     save_every: int = 500
     keep_last: int = 2
     pause_every: int = 0
     score_every: int = 1000
+
+    validate_every: ClassVar[int] = 1
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -138,14 +140,17 @@ _FROM_ZERO = (
 _ABOVE_ZERO = ("generator_rate", "discriminator_rate", "temperature")
 
 _PUBLISHED: dict[type[Family], dict[str, float]] = {
-    # `code/cfg/bird.yml` and `train.py` of github.com/wtliao/text2image (3063e27).
+    # github.com/wtliao/text2image (3063e27), for birds.
     SsaGan: {"batch": 24, "match_weight": 0.05},
-    # `code/cfg/bird.yml` and `modules.py` of github.com/tobran/GALIP (35d0c2f). Its weight of 4 is
-    # of a cosine; a matching loss falls by at most 1 / temperature = 10 per cosine.
+    # github.com/tobran/GALIP (35d0c2f), for birds. Its weight of 4 is that of a cosine; a matching
+    # loss at the temperature of 0.1 falls by up to 10 per cosine.
     Galip: {"batch": 16, "match_weight": 0.4},
 }
 
 
 def defaults(family: Family) -> GanSettings:
-    """The published settings of a family, for the losses that there are here."""
+    """The settings that a family was published with, as far as it has those of here.
+
+    The rates and betas of both are those of `GanSettings`.
+    """
     return replace(GanSettings(), **_PUBLISHED[type(family)])

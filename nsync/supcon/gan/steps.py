@@ -122,8 +122,8 @@ def generator_loss(
     """What the generator is asked for; see the top.
 
     Returns:
-        `loss_g`, to go backward from, and its parts, without their weights but for `contrast`:
-        `adversarial`, `match`, `contrast`.
+        `loss_g`, to go backward from; its parts, without their weights but for the last:
+        `adversarial`, `match`, `contrast`; and `spread`, see there.
     """
     adversarial = [
         generator_hinge(_score(judge, shown(settings, images, *place, "painted"), side.text))
@@ -139,6 +139,7 @@ def generator_loss(
         "contrast": contrasted(settings, seen, sides, classifier),
     }
     loss = parts["adversarial"] + settings.match_weight * parts["match"] + parts["contrast"]
+    parts["spread"] = spread(seen, [side.seen for side in sides])
     return {"loss_g": loss, **{name: part.detach() for name, part in parts.items()}}
 
 
@@ -174,6 +175,20 @@ def classifier_loss(classifier: nn.Module, sides: Sequence[Side]) -> Tensor:
     """Cross-entropy of what tells labels of features, on the real pictures of both branches."""
     labels = torch.cat([side.labels for side in sides])
     return classification(classifier(torch.cat([side.seen for side in sides])), labels)
+
+
+def spread(seen: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """How varied painted pictures are, as a share of how varied the real ones of their texts are.
+
+    Variance of the directions of features, over all branches. It goes to 0 where a generator has
+    collapsed and paints one picture for all.
+
+    Args:
+        seen: per branch float `[n, d]`, what the encoder sees in painted pictures.
+        real: per branch float `[n, d]`, in real ones.
+    """
+    painted, other = (F.normalize(torch.cat(list(each)), dim=1) for each in (seen, real))
+    return painted.var(0).sum() / other.var(0).sum().clamp(min=1e-12)
 
 
 def strangers(side: Side) -> Tensor:
