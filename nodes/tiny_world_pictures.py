@@ -12,7 +12,7 @@ from ..nsync.supcon.labels import SEVERAL
 from ..nsync.tiny.scenes import SHAPES
 from ..nsync.tiny.world import PRETRAIN_STYLES, STYLES, Scene, draw_scenes, render
 
-ONE, SEVERAL_OBJECTS = "one", "one to three"
+ONE, UP_TO_THREE = "one object", "up to three objects"
 
 LABELS: dict[str, Callable[[Scene, str], str]] = {
     "style": lambda scene, style: words_for(style),
@@ -57,18 +57,18 @@ class TinyWorldPictures(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, label_by: str, styles: str, objects: str, count: int, seed: int
+        cls, label_by: str, styles: str, scenes: str, count: int, seed: int
     ) -> io.NodeOutput:
         names = style_names(styles)
-        scenes = draw_scenes(count, seed)
-        if objects == ONE:
-            scenes = [replace(scene, count=0) for scene in scenes]
+        content = draw_scenes(count, seed)
+        if scenes == ONE:
+            content = [replace(scene, count=0, background=0) for scene in content]
         drawn_in = [names[place % len(names)] for place in range(count)]
-        pairs = list(zip(scenes, drawn_in, strict=True))
+        pairs = list(zip(content, drawn_in, strict=True))
         captions = [
             f"{scene.caption()} in the style of {words_for(style)}" for scene, style in pairs
         ]
-        pictures = _pictures(scenes, drawn_in, seed)
+        pictures = _pictures(content, drawn_in, seed)
         labels = [LABELS[label_by](*pair) for pair in pairs]
         return io.NodeOutput(pictures, captions, labels, "\n".join(captions))
 
@@ -117,9 +117,10 @@ def _inputs() -> list[io.Input]:
             f"{', '.join(map(words_for, STYLES))}.",
         ),
         io.Combo.Input(
-            "objects",
-            options=[ONE, SEVERAL_OBJECTS],
-            tooltip="Objects in a picture.",
+            "scenes",
+            options=[ONE, UP_TO_THREE],
+            tooltip="One object before a plain background; or up to three, before a plain one, "
+            "over a horizon or over a hill.",
         ),
         io.Int.Input("count", default=512, min=2, max=65536, tooltip="How many pictures to draw."),
         io.Int.Input(

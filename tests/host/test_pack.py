@@ -14,7 +14,7 @@ PICTURE = {
     "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0},
 }
 PREVIEW = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
-NAMES = ("nsync_embedding", "nsync_evaluate", "nsync_quickstart", "nsync_sd15")
+NAMES = ("nsync_embedding", "nsync_evaluate", "nsync_quickstart", "nsync_sd15", "supcon_gan")
 WORKFLOWS = [PACK / "workflows" / f"{name}.json" for name in NAMES]
 
 
