@@ -9,17 +9,25 @@ from torch import Tensor
 
 from ..nsync.errors import InputError
 from ..nsync.supcon.labels import SEVERAL
-from ..nsync.tiny.scenes import SHAPES
+from ..nsync.tiny.scenes import COLOURS, PLACES, SHAPES
 from ..nsync.tiny.world import PRETRAIN_STYLES, STYLES, Scene, draw_scenes, render
 
 ONE, UP_TO_THREE = "one object", "up to three objects"
 
-LABELS: dict[str, Callable[[Scene, str], str]] = {
+_READ: dict[str, Callable[[Scene, str], str]] = {
     "style": lambda scene, style: words_for(style),
     "shape": lambda scene, style: SHAPES[scene.shape],
-    "style and shape": lambda scene, style: f"{words_for(style)}{SEVERAL} {SHAPES[scene.shape]}",
+    "colour": lambda scene, style: tuple(COLOURS)[scene.colour],
+    "place": lambda scene, style: tuple(PLACES)[scene.place],
 }
-"""What a picture's label says, by what the node calls it."""
+
+LABELS: dict[str, tuple[str, ...]] = {
+    "style": ("style",),
+    "shape": ("shape",),
+    "style and shape": ("style", "shape"),
+    "style, shape, colour and place": ("style", "shape", "colour", "place"),
+}
+"""What a picture's labels say, by what the node calls it."""
 
 
 class TinyWorldPictures(io.ComfyNode):
@@ -69,7 +77,8 @@ class TinyWorldPictures(io.ComfyNode):
             f"{scene.caption()} in the style of {words_for(style)}" for scene, style in pairs
         ]
         pictures = _pictures(content, drawn_in, seed)
-        labels = [LABELS[label_by](*pair) for pair in pairs]
+        kinds = [_READ[kind] for kind in LABELS[label_by]]
+        labels = [f"{SEVERAL} ".join(read(*pair) for read in kinds) for pair in pairs]
         return io.NodeOutput(pictures, captions, labels, "\n".join(captions))
 
 
@@ -107,8 +116,8 @@ def _inputs() -> list[io.Input]:
         io.Combo.Input(
             "label_by",
             options=list(LABELS),
-            tooltip="What pictures of one label have in common. With style and shape each picture "
-            "has two labels.",
+            tooltip="What pictures of one label have in common. Where it is several things, each "
+            "picture has several labels.",
         ),
         io.String.Input(
             "styles",
