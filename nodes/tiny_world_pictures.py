@@ -1,6 +1,6 @@
 """The Tiny World Pictures node: a labelled set of simple shapes in several styles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,20 +14,10 @@ from ..nsync.tiny.world import PRETRAIN_STYLES, STYLES, Scene, draw_scenes, rend
 
 ONE, UP_TO_THREE = "one object", "up to three objects"
 
-_READ: dict[str, Callable[[Scene, str], str]] = {
-    "style": lambda scene, style: words_for(style),
-    "shape": lambda scene, style: SHAPES[scene.shape],
-    "colour": lambda scene, style: tuple(COLOURS)[scene.colour],
-    "place": lambda scene, style: tuple(PLACES)[scene.place],
-}
-
-LABELS: dict[str, tuple[str, ...]] = {
-    "style": ("style",),
-    "shape": ("shape",),
-    "style and shape": ("style", "shape"),
-    "style, shape, colour and place": ("style", "shape", "colour", "place"),
-}
-"""What a picture's labels say, by what the node calls it."""
+STYLE, SHAPE, BOTH, CAPTION, SEVERAL_LABELS = (
+    "style", "shape", "style and shape", "caption", "several labels"
+)  # fmt: skip
+LABEL_BY = (STYLE, SHAPE, BOTH, CAPTION, SEVERAL_LABELS)
 
 
 class TinyWorldPictures(io.ComfyNode):
@@ -73,13 +63,32 @@ class TinyWorldPictures(io.ComfyNode):
             content = [replace(scene, count=0, background=0) for scene in content]
         drawn_in = [names[place % len(names)] for place in range(count)]
         pairs = list(zip(content, drawn_in, strict=True))
-        captions = [
-            f"{scene.caption()} in the style of {words_for(style)}" for scene, style in pairs
-        ]
+        captions = [caption_of(scene, style) for scene, style in pairs]
         pictures = _pictures(content, drawn_in, seed)
-        kinds = [_READ[kind] for kind in LABELS[label_by]]
-        labels = [f"{SEVERAL} ".join(read(*pair) for read in kinds) for pair in pairs]
+        labels = [label_of(label_by, scene, style) for scene, style in pairs]
         return io.NodeOutput(pictures, captions, labels, "\n".join(captions))
+
+
+def caption_of(scene: Scene, style: str) -> str:
+    """What a picture shows, and in which style."""
+    return f"{scene.caption()} in the style of {words_for(style)}"
+
+
+def label_of(label_by: str, scene: Scene, style: str) -> str:
+    """The label of a picture, or its labels.
+
+    Args:
+        label_by: one of `LABEL_BY`.
+    """
+    named, shape = words_for(style), SHAPES[scene.shape]
+    several = (named, shape, tuple(COLOURS)[scene.colour], tuple(PLACES)[scene.place])
+    return {
+        STYLE: named,
+        SHAPE: shape,
+        BOTH: f"{named} {shape}",
+        CAPTION: caption_of(scene, style),
+        SEVERAL_LABELS: f"{SEVERAL} ".join(several),
+    }[label_by]
 
 
 def style_names(text: str) -> list[str]:
@@ -115,9 +124,9 @@ def _inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "label_by",
-            options=list(LABELS),
-            tooltip="What pictures of one label have in common. Where it is several things, each "
-            "picture has several labels.",
+            options=list(LABEL_BY),
+            tooltip="What pictures of one label have in common: the style, the shape, both, or all "
+            "that the caption says. several labels: one each for style, shape, colour and place.",
         ),
         io.String.Input(
             "styles",

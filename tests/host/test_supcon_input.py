@@ -29,9 +29,7 @@ def ask_for_the_impossible(host):
     graphs, found = _graphs(), {}
     output = host.base / "output"
     assert host.run(graphs.training({"name": "usual", "steps": 4}, name="usual_gan")).ok
-    shutil.copy(
-        output / "supcon_encoders/usual.safetensors", output / "t2i_gans/other.safetensors"
-    )
+    shutil.copy(output / "supcon_encoders/usual.safetensors", output / "t2i_gans/other.safetensors")
     for name, made in _bad_requests(host, graphs).items():
         before = _files(output)
         outcome = host.run(made)

@@ -19,7 +19,7 @@ def draw_a_world(host):
     """What the node gives, as it was asked."""
     node = host.module("nodes.tiny_world_pictures")
     asked = {"styles": "flat, stained glass", "scenes": "one object", "count": 6, "seed": 3}
-    drawn = {by: node.TinyWorldPictures.execute(by, **asked).result for by in node.LABELS}
+    drawn = {by: node.TinyWorldPictures.execute(by, **asked).result for by in node.LABEL_BY}
     again = node.TinyWorldPictures.execute("style", **asked).result[0]
     more = node.TinyWorldPictures.execute("style", **asked | {"count": 8}).result[1]
     crowd = node.TinyWorldPictures.execute("style", **asked | {"scenes": node.UP_TO_THREE}).result
@@ -55,9 +55,10 @@ def test_a_labelled_world(answers):
     for place, caption in enumerate(drawn["captions"]):
         colour, shape, where, style = pattern.fullmatch(caption).groups()
         assert drawn["labels"]["shape"][place] == shape
-        assert drawn["labels"]["style and shape"][place] == f"{style}, {shape}"
-        every = drawn["labels"]["style, shape, colour and place"][place]
-        assert every == f"{style}, {shape}, {colour}, {where}"
+        assert drawn["labels"]["style and shape"][place] == f"{style} {shape}"
+        assert drawn["labels"]["caption"][place] == caption
+        several = drawn["labels"]["several labels"][place]
+        assert several == f"{style}, {shape}, {colour}, {where}"
     assert not all(pattern.fullmatch(caption) for caption in drawn["crowd"])
 
 
