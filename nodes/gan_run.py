@@ -1,7 +1,7 @@
 """One training of a text-to-image GAN as the host sees it: what is checked, where it is saved."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import comfyui_version
@@ -49,6 +49,16 @@ _PUBLISHED = (
     "match_weight",
 )
 """Settings that a family's paper or code has a value for."""
+
+_INNER = (
+    "mask_width",
+    "code_width",
+    "bridge_width",
+    "seen_width",
+    "joint_width",
+    "discriminator_width",
+)
+"""Widths of a family that go with its `width`."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +145,18 @@ class GanRun:
 
 
 def family_of(name: str, image_size: int, width: int, encoders: Encoders) -> Family:
-    """A family at a size, for texts of these encoders."""
-    return FAMILIES[name](image_size=image_size, width=width, text_width=encoders.width)
+    """A family at a size, for texts of these encoders.
+
+    What else the published networks have widths for keeps its ratio to theirs.
+    """
+    kind, published = FAMILIES[name], FAMILIES[name]()
+    share = width / published.width
+    inner = {
+        field.name: max(1, round(getattr(published, field.name) * share))
+        for field in fields(kind)
+        if field.name in _INNER
+    }
+    return kind(image_size=image_size, width=width, text_width=encoders.width, **inner)
 
 
 def with_preset(settings: GanSettings, family: Family, preset: str) -> GanSettings:

@@ -8,20 +8,28 @@ from workflow_parts import BLUE, GOLD, GREEN, ROSE, TRAINER_SIZE, put_text
 ASKED, OTHER = "neon", "comic"
 """Styles: the one that is judged, and the one that its baseline is painted in."""
 
-SET = {"label_by": "style", "styles": f"{ASKED}, {OTHER}", "scenes": "one object"}
-PRETRAINING = {"steps": 150, "batch": 16, "width": 64, "validation": 64, "validate_every": 50}
+SET = {"label_by": "caption", "styles": f"{ASKED}, {OTHER}", "scenes": "one object"}
+PRETRAINING = {
+    "steps": 800,
+    "batch": 16,
+    "image_size": 32,
+    "width": 64,
+    "validation": 100,
+    "validate_every": 200,
+}
 TRAINING = {
     "family": "SSA-GAN",
-    "image_size": 64,
-    "steps": 600,
-    "batch": 6,
+    "image_size": 32,
+    "steps": 3600,
+    "batch": 8,
     "width": 8,
-    "match_weight": 1.0,
+    "match_weight": 0.3,
     "penalty_every": 4,
     "generator_rate": 1e-3,
-    "discriminator_rate": 1e-3,
-    "ema": 0.99,
-    "preview_every": 100,
+    "discriminator_rate": 2e-3,
+    "ema": 0.995,
+    "preview_every": 400,
+    "save_every": 1200,
 }
 
 START = """# A text-to-image GAN of your own
@@ -30,9 +38,9 @@ styles as prompts ask for them: in one pass, in milliseconds. Labels guide it (s
 contrastive learning, arXiv 2412.03957). Nothing is downloaded."""
 
 SET_NOTE = """## 1. The labelled set
-Pictures, captions, and a **label** for each: here its style. A caption names the style too, so \
-that a prompt can ask for it. For your own pictures put a folder for each label into one folder, \
-choose that in **Style Set**, and leave the sockets open."""
+Pictures, captions, and a **label** for each: here all that its caption says. The caption names \
+the style too, so that a prompt can ask for it. For your own pictures put a folder for each label \
+into one folder, choose that in **Style Set**, and leave the sockets open."""
 
 ENCODERS_NOTE = """## 2. Encoders
 They learn which text is of which picture, and that what shares a label belongs together. \
@@ -124,7 +132,7 @@ def _put_painting(graph: Graph, model: Link) -> None:
     asked = [f"{content} in the style of {s}" for s in (ASKED, OTHER) for content in CONTENTS[:5]]
     sampling = {"prompts": "\n".join(asked), "seed": 1, "model": model}
     painted = graph.node("NSYNC_T2IGANSampler", (2400, 60), size=(400, 340), **sampling)
-    larger = {"upscale_method": "nearest-exact", "scale_by": 4.0, "image": painted["images"]}
+    larger = {"upscale_method": "nearest-exact", "scale_by": 8.0, "image": painted["images"]}
     image = graph.node("ImageScaleBy", (2400, 460), size=(400, 82), **larger)["IMAGE"]
     graph.node("PreviewImage", (2840, 60), size=(560, 560), title="Painted", images=image)
     graph.note(PAINT_NOTE, (2400, 620), (400, 200))

@@ -93,7 +93,7 @@ def draw_a_sheet(host):
 def test_a_sheet_has_its_pictures_in_rows(answers):
     drawn = answer(answers, draw_a_sheet)
     assert drawn["size"] == [10, 16, 3]
-    assert drawn["greys"] == [0, 25, 102, 255]
+    assert drawn["greys"] == [0, 26, 102, 255]
 
 
 def test_a_sheet_takes_captions_of_each_label_in_turn(answers):
