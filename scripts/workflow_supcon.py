@@ -20,7 +20,7 @@ PRETRAINING = {
 TRAINING = {
     "family": "SSA-GAN",
     "image_size": 32,
-    "steps": 3600,
+    "steps": 3200,
     "batch": 8,
     "width": 8,
     "match_weight": 0.3,
@@ -29,7 +29,7 @@ TRAINING = {
     "discriminator_rate": 2e-3,
     "ema": 0.995,
     "preview_every": 400,
-    "save_every": 1200,
+    "save_every": 800,
 }
 
 START = """# A text-to-image GAN of your own
