@@ -139,7 +139,7 @@ def generator_loss(
         "contrast": contrasted(settings, seen, sides, classifier),
     }
     loss = parts["adversarial"] + settings.match_weight * parts["match"] + parts["contrast"]
-    parts["spread"] = spread(seen, [side.seen for side in sides])
+    parts["spread"] = spread([one.detach() for one in seen], [side.seen for side in sides])
     return {"loss_g": loss, **{name: part.detach() for name, part in parts.items()}}
 
 
