@@ -115,6 +115,13 @@ def test_every_node_has_a_help_page_that_names_its_inputs(facts):
         assert unnamed == [], page.name
 
 
+def test_the_help_page_of_the_gan_trainer_tells_of_every_family(facts):
+    inputs = facts["object_info"]["NSYNC_SupConGANTrainer"]["input"]["required"]
+    families = inputs["family"][1]["options"]
+    text = (PACK / "web" / "docs" / "NSYNC_SupConGANTrainer.md").read_text(encoding="utf-8")
+    assert [name for name in families if f"| {name} |" not in text] == []
+
+
 def test_there_is_no_help_page_without_a_node(facts):
     pages = {page.stem for page in (PACK / "web" / "docs").glob("*.md")}
     assert pages == {node["id"] for node in facts["nodes"]}

@@ -116,4 +116,40 @@ def test_a_label_of_one_picture_is_told(answers):
     assert all("Labels with one picture: grain, outline." in text for text in texts)
 
 
-QUESTIONS = (ask_for_the_impossible, a_label_of_one_picture)
+def read_the_settings(host):
+    """Families at their published width and at half of it; a preset over settings of the user's."""
+    from dataclasses import asdict, replace
+
+    run = host.module("nodes.gan_run")
+    kinds = host.module("nsync.supcon.gan").FAMILIES
+    encoders = host.module("nsync.supcon.small_encoders").SmallEncoders(["a"], 16, 32)
+    whole, half = {}, {}
+    for name, kind in kinds.items():
+        published = replace(kind(), text_width=32)
+        size, width = published.image_size, published.width
+        whole[name] = run.family_of(name, size, width, encoders) == published
+        half[name] = asdict(run.family_of(name, size, width // 2, encoders))
+    asked = run.GanSettings(steps=7, batch=3, match_weight=9.0, contrast="none", ema=0.5)
+    galip = kinds["GALIP"]()
+    presets = {p: asdict(run.with_preset(asked, galip, p)) for p in (run.AS_SET, run.PUBLISHED)}
+    return {"whole": whole, "half": half, "asked": asdict(asked), "presets": presets}
+
+
+def test_a_family_has_its_published_widths_or_their_share(answers):
+    found = answer(answers, read_the_settings)
+    assert all(found["whole"].values())
+    assert (found["half"]["SSA-GAN"]["width"], found["half"]["SSA-GAN"]["mask_width"]) == (32, 50)
+    galip = found["half"]["GALIP"]
+    assert (galip["seen_width"], galip["bridge_width"]) == (256, 16)
+    assert (galip["text_width"], galip["noise"]) == (32, 100)
+
+
+def test_a_preset_replaces_what_the_family_has_values_for(answers):
+    found = answer(answers, read_the_settings)
+    assert found["presets"]["as set"] == found["asked"]
+    published = found["presets"]["published"]
+    assert (published["batch"], published["match_weight"], published["ema"]) == (16, 0.4, 0.999)
+    assert (published["steps"], published["contrast"]) == (7, "none")
+
+
+QUESTIONS = (ask_for_the_impossible, a_label_of_one_picture, read_the_settings)
