@@ -77,6 +77,10 @@ def draw_a_sheet(host):
     one, several = torch.tensor([0, 0, 0, 1, 2, 2]), torch.zeros(6, 3)
     several[range(6), one] = 1
     several[0, 2] = 1
+    many = torch.arange(50)
+    numbers = tuple(f"{number:02}" for number in range(50))
+    blank = torch.zeros(50, 3, 4, 4, dtype=torch.uint8)
+    crowd = pairs(numbers, numbers, blank, labels(numbers, many))
     chosen = [
         previews.first_prompts(pairs(names, names, nothing, labels(("x", "y", "z"), tensor)))
         for tensor in (one, several)
@@ -87,6 +91,7 @@ def draw_a_sheet(host):
             int(v) for v in (drawn[0, 0, 0], drawn[0, 6, 0], drawn[6, 6, 0], drawn[6, 12, 0])
         ],
         "chosen": chosen,
+        "of many": previews.first_prompts(crowd),
     }
 
 
@@ -100,6 +105,11 @@ def test_a_sheet_takes_captions_of_each_label_in_turn(answers):
     plain, several = answer(answers, draw_a_sheet)["chosen"]
     assert plain == ["a", "d", "e", "b", "f", "c"]
     assert several == ["a", "d", "e", "b", "f", "c"]
+
+
+def test_a_sheet_of_many_labels_takes_them_from_all_over(answers):
+    chosen = answer(answers, draw_a_sheet)["of many"]
+    assert chosen == [f"{number:02}" for number in range(0, 48, 3)]
 
 
 QUESTIONS = (draw_a_world, draw_a_sheet)
