@@ -134,6 +134,21 @@ def test_three_bad_steps_running_stop_the_run(
         run_gan(tmp_path)
 
 
+def test_a_rising_loss_is_no_reason_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tells how generator and discriminators stand to each other; Adam forgets its scale."""
+
+    def rising(*given: object) -> dict:
+        terms = generator_loss(*given)
+        return terms | {"loss_g": terms["loss_g"].abs() * 3.0 ** given[5]}
+
+    monkeypatch.setattr("nsync.supcon.gan.training.generator_loss", rising)
+    result = run_gan(tmp_path, replace(QUICK, steps=32, save_every=0))
+    assert result.over
+    assert result.losses[-1] > 1e4 * result.losses[0]
+
+
 def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """Let the generator's loss be NaN in these steps."""
 
