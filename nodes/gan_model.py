@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..nsync.supcon.gan.model_file import TextToImage, describe, load_model
+from .shown import listed
 from .sockets import TextToImageGanSocket
 from .trained_files import GANS_FOLDER, file_fingerprint, file_options, resolve_file
 
@@ -65,5 +66,5 @@ def model_report(model: TextToImage, title: str) -> str:
     return (
         f"{title}: {describe(model.family)['name']}, {size} x {size} pixels, {told['steps']} steps "
         f"on {told['pictures']} pictures, contrast {told['settings']['contrast']}.\n"
-        f"Labels: {', '.join(model.labels)}."
+        f"Labels: {listed(model.labels)}."
     )

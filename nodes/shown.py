@@ -7,6 +7,8 @@ import folder_paths
 
 from ..nsync.run_parts import TrainResult
 
+_NAMED = 10
+
 
 def shown(texts: Sequence[str], pictures: Sequence[Path] = ()) -> dict[str, list]:
     """For `NodeOutput(ui=...)`."""
@@ -20,6 +22,12 @@ def shown(texts: Sequence[str], pictures: Sequence[Path] = ()) -> dict[str, list
         for path in pictures
     ]
     return {"text": list(texts)} | ({"images": entries} if entries else {})
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence; of many the first ones, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def standing(result: TrainResult, steps: int) -> list[str]:

@@ -10,6 +10,7 @@ from ..nsync.supcon.clip_encoders import ClipEncoders
 from ..nsync.supcon.encoder_file import encoders_metadata, load_encoders
 from ..nsync.supcon.encoders import Encoders
 from ..nsync.supcon.small_encoders import SmallEncoders
+from .shown import listed
 from .sockets import SupConEncodersSocket
 from .trained_files import ENCODERS_FOLDER, file_fingerprint, file_options, resolve_file
 
@@ -68,11 +69,11 @@ def frozen_encoders(path: Path) -> Encoders:
 def encoders_report(path: Path) -> str:
     """What a file of encoders says of itself, in words."""
     told = encoders_metadata(path)
-    training = told["training"]
-    labels = ", ".join(training["labels"])
+    training, width = told["training"], told["config"]["width"]
     return (
-        f"{path.stem}: {told['kind']} encoders, features of {told['config']['width']} numbers, "
-        f"trained {training['steps']} steps on {training['pictures']} pictures.\nLabels: {labels}."
+        f"{path.stem}: {told['kind']} encoders, features of {width} numbers, trained "
+        f"{training['steps']} steps on {training['pictures']} pictures.\n"
+        f"Labels: {listed(training['labels'])}."
     )
 
 
