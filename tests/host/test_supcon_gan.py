@@ -128,10 +128,20 @@ def go_on(host):
             *(_tensors(host, "supcon_encoders", n) for n in ("on_00002", "straight"))
         ),
         "gans": _equal(*(_tensors(host, "t2i_gans", n) for n in ("gan_parts", "gan_whole"))),
+        "average": _saved_the_average(host, "gan_whole", 4),
         "paused": paused,
         "refused": refused,
         "anew": anew.outputs["4"]["text"][0],
     }
+
+
+def _saved_the_average(host, name, step):
+    """Whether the model's file holds the average of the run's last state."""
+    prefix, state = "average.network.", f"nsync/runs/{name}/state"
+    kept = _tensors(host, state, f"step_{step:08}")
+    average = {n.removeprefix(prefix): v for n, v in kept.items() if n.startswith(prefix)}
+    saved = _tensors(host, "t2i_gans", name)
+    return _equal(average, {n[10:]: v for n, v in saved.items() if n.startswith("generator.")})
 
 
 def test_a_run_that_goes_on_is_the_same_run(answers):
@@ -139,6 +149,7 @@ def test_a_run_that_goes_on_is_the_same_run(answers):
     assert set(done["errors"]) == {""}
     assert done["encoders"]
     assert done["gans"]
+    assert done["average"]
     assert done["paused"] == "Paused after 3 of 4 steps: run again"
 
 
