@@ -16,6 +16,7 @@ from ..nsync.denoiser import Denoiser, SamplerSettings
 from ..nsync.evaluation.watch import StyleWatch
 from ..nsync.files import write_atomic
 from ..nsync.images import png, to_picture
+from ..nsync.run_log import POSITIVE
 from ..nsync.run_parts import StepReport
 
 PREVIEW_SIDE = 512
@@ -25,15 +26,22 @@ class TrainingProgress:
     """Step, loss and time left on the node, and the stop button heeded at every step.
 
     Args:
+        headline: the log's name of the loss that is shown.
         run, runs: which of the node's runs it is (0-based), of how many.
         title: what the run is called where there are several.
     """
 
     def __init__(
-        self, steps: int, node_id: str | None, run: int = 0, runs: int = 1, title: str = ""
+        self,
+        steps: int,
+        node_id: str | None,
+        headline: str = POSITIVE,
+        run: int = 0,
+        runs: int = 1,
+        title: str = "",
     ) -> None:
         self.done = 0
-        self._before = run * steps
+        self._headline, self._before = headline, run * steps
         self._bar = ProgressBar(runs * steps, node_id=node_id)
         self._node = node_id
         self._title = f"{title}, {run + 1} of {runs} | " if title else ""
@@ -44,7 +52,7 @@ class TrainingProgress:
         self.done = report.step
         self._warning = report.warning or self._warning
         left = _duration(report.remaining)
-        loss = report.values.get("loss_positive", math.nan)
+        loss = report.values.get(self._headline, math.nan)
         text = f"{self._title}step {report.step} of {report.steps} | loss {loss:.4f} | {left} left"
         show_text(f"{text}\n{self._warning}".strip(), self._node)
         throw_exception_if_processing_interrupted()

@@ -7,6 +7,8 @@ TrainingOptionsSocket = io.Custom("NSYNC_TRAINING_OPTIONS")
 EncodersSocket = io.Custom("NSYNC_STYLE_ENCODERS")
 ArmsSocket = io.Custom("NSYNC_ARMS")
 StyleWatchSocket = io.Custom("NSYNC_STYLE_WATCH")
+SupConEncodersSocket = io.Custom("NSYNC_SUPCON_ENCODERS")
+TextToImageGanSocket = io.Custom("NSYNC_T2I_GAN")
 
 # The core's own types, so that its nodes read them.
 LoraModelSocket = io.Custom("LORA_MODEL")

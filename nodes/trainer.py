@@ -84,7 +84,9 @@ class ContrastiveLoRATrainer(io.ComfyNode):
 
             def make(run: TrainingRun, place: int) -> _Made:
                 title, node = run.folder.name if len(runs) > 1 else "", cls.hidden.unique_id
-                progress = TrainingProgress(wanted.steps, node, place, len(runs), title)
+                progress = TrainingProgress(
+                    wanted.steps, node, run=place, runs=len(runs), title=title
+                )
                 return _make(run, progress, preview_prompt, sampler, watch)
 
             made = _each(runs, make)

@@ -52,6 +52,7 @@ from workflow_parts import (
     put_trainer,
     put_verdict,
 )
+from workflow_supcon import supcon_gan
 
 WORKFLOWS = PACK / "workflows"
 
@@ -196,8 +197,8 @@ def main() -> None:
         base = Path(folder)
         with ComfyServer(prepare(), base / "log" / "server.log", base) as server:
             info = server.get("/object_info")
-    for draw in (quickstart, sd15, embedding, evaluate):
-        name = f"nsync_{draw.__name__}"
+    ours = {f"nsync_{draw.__name__}": draw for draw in (quickstart, sd15, embedding, evaluate)}
+    for name, draw in {**ours, "supcon_gan": supcon_gan}.items():
         graph = Graph(name, info, versions)
         draw(graph)
         content = json.dumps(graph.json(), indent=2, ensure_ascii=True) + "\n"

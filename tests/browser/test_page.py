@@ -9,7 +9,7 @@ from workflow_api import to_api
 
 from .conftest import SCREENSHOTS
 
-WORKFLOWS = ("nsync_embedding", "nsync_evaluate", "nsync_quickstart", "nsync_sd15")
+WORKFLOWS = ("nsync_embedding", "nsync_evaluate", "nsync_quickstart", "nsync_sd15", "supcon_gan")
 SMALLER = {
     "NSYNC_TinyStylePictures": {"count": 6},
     "NSYNC_NegativeSetGenerator": {"steps": 4},

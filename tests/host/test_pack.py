@@ -14,7 +14,7 @@ PICTURE = {
     "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0},
 }
 PREVIEW = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
-NAMES = ("nsync_embedding", "nsync_evaluate", "nsync_quickstart", "nsync_sd15")
+NAMES = ("nsync_embedding", "nsync_evaluate", "nsync_quickstart", "nsync_sd15", "supcon_gan")
 WORKFLOWS = [PACK / "workflows" / f"{name}.json" for name in NAMES]
 
 
@@ -113,6 +113,13 @@ def test_every_node_has_a_help_page_that_names_its_inputs(facts):
         text = page.read_text(encoding="utf-8")
         unnamed = [name for name in node["inputs"] if f"`{name}`" not in text]
         assert unnamed == [], page.name
+
+
+def test_the_help_page_of_the_gan_trainer_tells_of_every_family(facts):
+    inputs = facts["object_info"]["NSYNC_SupConGANTrainer"]["input"]["required"]
+    families = inputs["family"][1]["options"]
+    text = (PACK / "web" / "docs" / "NSYNC_SupConGANTrainer.md").read_text(encoding="utf-8")
+    assert [name for name in families if f"| {name} |" not in text] == []
 
 
 def test_there_is_no_help_page_without_a_node(facts):
