@@ -6,7 +6,6 @@ patches and words go through the same norm and projection as CLIP's own summary 
 projections are as wide as CLIP's space they begin as identities, so untrained it is CLIP.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +22,18 @@ from .encoders import Pictures, Words, check_captions, fitted
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 """Of the pictures that CLIP was trained on, in 0..1 (`clip.py` of github.com/openai/CLIP)."""
+
+_BOTH = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+)
+_TEXT = (*_BOTH, "vocab_size", "max_position_embeddings")
+_VISION = (*_BOTH, "image_size", "patch_size", "num_channels")
+"""What CLIP computes depends on these; the rest of a configuration differs between versions."""
 
 _RULE = "a CLIP model for transformers (config.json, *.safetensors, and its tokenizer's files)"
 _UNLOADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ImportError)
@@ -126,7 +137,7 @@ class ClipEncoders(nn.Module):
     def config(self) -> dict[str, Any]:
         """What `from_config` makes the same shapes of."""
         return {
-            "clip": json.loads(self.clip.config.to_json_string(use_diff=False)),
+            "clip": _shapes(self.clip.config),
             "tokenizer": self._json,
             "width": self.width,
             "trains_towers": self._trains_towers,
@@ -184,6 +195,14 @@ def read_tokenizer(folder: Path) -> str:
         rule = "a folder with CLIP's vocab.json and merges.txt"
         raise InputError("tokenizer", rule, f"{str(folder)!r} ({error})") from error
     return words.backend_tokenizer.to_str()
+
+
+def _shapes(config: CLIPConfig) -> dict[str, Any]:
+    return {
+        "projection_dim": config.projection_dim,
+        "text_config": {name: getattr(config.text_config, name) for name in _TEXT},
+        "vision_config": {name: getattr(config.vision_config, name) for name in _VISION},
+    }
 
 
 def _projection(inputs: int, outputs: int, side: str) -> nn.Linear:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..draws import seeded
 from ..errors import InputError
 from ..files import write_atomic
 from .clip_encoders import ClipEncoders
@@ -69,9 +70,11 @@ def load_encoders(path: Path) -> Encoders:
             "Update this pack, or train the encoders again.",
         )
     if told.get("kind") not in KINDS:
-        raise InputError(path.name, f"encoders of a kind in {', '.join(KINDS)}", repr(told["kind"]))
+        got = repr(told.get("kind"))
+        raise InputError(path.name, f"encoders of a kind in {', '.join(KINDS)}", got)
     try:
-        encoders = KINDS[told["kind"]].from_config(told["config"])
+        with seeded(0, "weights that are replaced"):
+            encoders = KINDS[told["kind"]].from_config(told["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(path.name, _RULE, f"a configuration that is none: {error}") from error
     _check_tensors(path, encoders.state_dict(), tensors)

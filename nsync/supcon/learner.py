@@ -35,14 +35,14 @@ class Attempt:
 
 
 class ModuleLearner:
-    """Makes the steps of modules, each with an optimizer of its own; see `nsync.run_parts.Learns`.
+    """Makes the steps of modules; see `nsync.run_parts.Learns`.
 
     Weights that ask for no gradient are no part of it: they are neither trained nor saved.
 
     Args:
         modules: by name, on the device on which they stay; they are put into training mode.
-        optimizers: by the name of the module whose weights they have. Their state must be tensors,
-            as that of Adam is.
+        optimizers: of the modules' weights, by names of their own: one for each part that is
+            updated by itself. Their state must be tensors, as that of Adam is.
         average: of one of the modules. `attempt` calls for no update of it; the loop does.
     """
 
@@ -96,9 +96,10 @@ class ModuleLearner:
         self._torn = False
 
     def update(self, name: str, loss: Tensor, factor: float = 1.0, most: float = 0.0) -> Tensor:
-        """One update of a module, down the gradient of `loss` with regard to its own weights.
+        """One update of an optimizer's weights, down the gradient of `loss` with regard to them.
 
         Args:
+            name: of the optimizer.
             factor: on the learning rates.
             most: the gradient is scaled down to this norm; 0 leaves it.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..draws import seeded
+from ..errors import InputError
 from ..judgements import CADENCE, Judgement, above_zero, at_least, differing, judge, one_of, pace
 from ..optimizers import schedule_factor
 from ..resume import Standing
@@ -23,7 +24,7 @@ from .contrast import CLASSIFIER, CONTRASTS, NONE, SUPCON, Weights, contrast
 from .encoders import Encoders, check_captions, device_of, identity
 from .learner import ModuleLearner, ModulesLearned
 from .pairs import LabelledPairs, draw_rows, read_pairs, split
-from .retrieval import Retrieval, retrieval
+from .retrieval import retrieval
 
 ENCODERS = "encoders"
 """The name of what was learned, in exports and in states."""
@@ -42,6 +43,9 @@ class PretrainSettings:
         contrast: one of `nsync.supcon.contrast.CONTRASTS`.
         matching: weight of the loss that tells which text is of which picture, in each branch.
         image_image, text_text, image_text, text_image: see `nsync.supcon.contrast.Weights`.
+        class_mask: leave others with a label in common out of matching's negatives, as DAMSM does.
+            Where captions tell the labels, features then say little but the label, see
+            docs/decisions.md.
         temperature: of all these losses.
         steps: number of updates.
         batch: pairs per branch; there are two branches.
@@ -58,6 +62,7 @@ class PretrainSettings:
     text_text: float = 0.25
     image_text: float = 0.25
     text_image: float = 0.25
+    class_mask: bool = True
     temperature: float = 0.1
     steps: int = 2000
     batch: int = 32
@@ -93,7 +98,7 @@ class PretrainSettings:
         """What of `other` would make it another run: (value here, value there) by name."""
         return differing(self, other, CADENCE | {"steps"})
 
-    def as_dict(self) -> dict[str, str | int | float]:
+    def as_dict(self) -> dict[str, str | int | float | bool]:
         """The settings as plain values, for JSON."""
         return asdict(self)
 
@@ -144,6 +149,10 @@ def pretrain(
     check_captions(encoders, ((item.name, item.caption) for item in style_set.items))
     pairs = read_pairs(style_set, encoders.image_size, on_item)
     trained_on, held_out = split(pairs, settings.validation, settings.seed)
+    if settings.validation and len(set(held_out.captions)) < 2:
+        expected = "0, or pairs of at least two different captions, to be told apart"
+        got = f"{settings.validation} with one caption"
+        raise InputError("validation", expected, got, "Hold out more.")
     config = run_config(settings, encoders, pairs)
     # Cosines are bounded, so no loss here explodes; a small one that trembles is no alarm.
     run = Standing(folder, settings, config, headline="loss", watched=False)
@@ -203,12 +212,11 @@ def measure(
 ) -> dict[str, float]:
     """The matching loss of pairs that were held out, and their R-precision both ways.
 
-    The loss is that of all of them at once, with labels as in training.
+    The loss is that of all of them at once, with the mask of training.
     """
     images, texts = encode(encoders, pairs, 2 * settings.batch)
-    labels = pairs.labels.tensor.to(images.device)
-    loss = losses.matching(images, texts, labels, temperature=settings.temperature)
-    found: Retrieval = retrieval(images, texts, pairs.captions, seed=settings.seed)
+    loss = _matching(settings, images, texts, pairs.labels.tensor.to(images.device))
+    found = retrieval(images, texts, pairs.captions, seed=settings.seed)
     return {
         VALIDATION: float(loss),
         TEXT_TO_IMAGE: found.text_to_image,
@@ -251,13 +259,17 @@ def _losses(
     images = encoders.images(pairs.pixels(rows).to(device)).whole
     texts = encoders.texts(pairs.texts(rows)).sentence
     labels = pairs.labels.rows(rows).to(device)
-    temperature = settings.temperature
     branches = zip(*(part.chunk(2) for part in (images, texts, labels)), strict=True)
-    matching = sum(losses.matching(*each, temperature=temperature) for each in branches) / 2
+    matching = sum(_matching(settings, *each) for each in branches) / 2
     labelled, parts = contrast(
         settings.contrast, images, texts, labels,
-        weights=settings.weights, temperature=temperature, classifier=classifier,
+        weights=settings.weights, temperature=settings.temperature, classifier=classifier,
     )  # fmt: skip
     total = settings.matching * matching + labelled
     named = {f"loss_{name}": value for name, value in parts.items()}
     return {"loss": total, "loss_matching": matching} | named
+
+
+def _matching(settings: PretrainSettings, images: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
+    spared = labels if settings.class_mask else None
+    return losses.matching(images, texts, spared, temperature=settings.temperature)

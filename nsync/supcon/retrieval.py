@@ -66,5 +66,5 @@ def _others(row: int, captions: Sequence[str], seed: int) -> list[int]:
 
 def _share(scores: Tensor, others: Tensor) -> float:
     own, wrong = scores.diagonal()[:, None], scores.gather(1, others)
-    hits = (wrong <= own).all(1) / ((wrong == own).sum(1) + 1)
+    hits = (wrong <= own).all(1).double() / ((wrong == own).sum(1) + 1)
     return float(hits.mean())
