@@ -9,7 +9,7 @@ import torch
 from gan_runs import GALIP, QUICK, SSA_GAN, painter, run_gan, small_encoders, small_pairs, vision
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_clip import clip_encoders
+from supcon_sets import clip
 
 from nsync.errors import InputError
 from nsync.supcon.encoder_file import KINDS, save_encoders
@@ -25,7 +25,7 @@ from nsync.supcon.gan.sampler import generate
 from nsync.supcon.gan.training import run_config
 
 PROMPTS, SEEDS = ["a red dot", "two green lines"], [1, 2]
-ENCODERS = {"small": small_encoders, "clip": clip_encoders}
+ENCODERS = {"small": small_encoders, "clip": lambda: clip().eval().requires_grad_(False)}
 
 
 def saved(path, family=SSA_GAN, encoders=None):
@@ -50,8 +50,9 @@ def test_it_paints_the_same_from_the_file_alone(tmp_path, family, kind):
     path = tmp_path / "model.safetensors"
     encoders = ENCODERS[kind]()
     before = saved(path, replace(family, text_width=encoders.width), encoders)
-    torch.manual_seed(7)
+    state = torch.random.get_rng_state()
     model = load_model(path)
+    assert torch.equal(torch.random.get_rng_state(), state)
     after = generate(model.generator, model.encoders, PROMPTS, SEEDS)
     assert torch.equal(before, after)
     assert model.family == replace(family, text_width=encoders.width)

@@ -149,10 +149,25 @@ def test_only_the_discriminators_are_asked_by_their_loss():
 def test_items_of_one_label_or_of_one_text_are_no_strangers():
     one = side(0, [0, 0, 1, 2], [0, 1, 2, 2])
     expected = [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
-    assert strangers(one).int().tolist() == expected
+    assert strangers(SETTINGS, one).int().tolist() == expected
     several = one._replace(labels=torch.tensor([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]]))
     expected = [[0, 0, 1, 1], [0, 0, 0, 1], [1, 0, 0, 0], [1, 1, 0, 0]]
-    assert strangers(several).int().tolist() == expected
+    assert strangers(SETTINGS, several).int().tolist() == expected
+
+
+def test_without_the_mask_only_items_of_one_text_are_no_strangers():
+    lifted = replace(SETTINGS, class_mask=False)
+    one = side(0, [0, 0, 0, 0], [0, 1, 2, 2])
+    expected = [[0, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
+    assert strangers(lifted, one).int().tolist() == expected
+    painter, judges = networks()
+    painted = paint(painter, [one])
+    terms = generator_loss(lifted, judges, Eyes(), [one], painted, step=1)
+    seen = Eyes().images(halved(painted[0].images[-1])).whole
+    match = matching_plainly(seen.tolist(), one.text.tolist(), [0, 1, 2, 2])
+    assert terms["match"].item() == pytest.approx(match, rel=1e-6)
+    both = discriminator_loss(lifted, judges, [one], painted, step=1)
+    assert "score_mismatched" in both
 
 
 def test_a_batch_of_one_label_has_no_mismatched_texts():

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from ...draws import seeded
 from ...errors import InputError
 from ...files import write_atomic
 from ..clip_encoders import ClipEncoders
@@ -117,10 +118,11 @@ def load_model(path: Path) -> TextToImage:
         remedy = "Update this pack, or train the model again."
         raise InputError(path.name, expected, f"version {told.get('version')!r}", remedy)
     try:
-        family = family_from(told["family"])
-        encoders = KINDS[told["encoders"]["kind"]].from_config(told["encoders"]["config"])
-        vision = CLIPVisionModel(CLIPVisionConfig(**told["vision"])) if told["vision"] else None
-        generator = family.build(vision).generator
+        family, kind = family_from(told["family"]), KINDS[told["encoders"]["kind"]]
+        with seeded(0, "weights that are replaced"):
+            encoders = kind.from_config(told["encoders"]["config"])
+            vision = CLIPVisionModel(CLIPVisionConfig(**told["vision"])) if told["vision"] else None
+            generator = family.build(vision).generator
         training = told["training"]
         labels = tuple(training["labels"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:

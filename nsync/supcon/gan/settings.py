@@ -54,6 +54,9 @@ class GanSettings:
         penalty_every: steps between two penalties, which then weigh so many times more.
         match_weight: of the text match.
         divergence_weight: of what generators draw from the text; see `contract.Painted`.
+        class_mask: items with a label in common have no wrong texts for each other, neither for the
+            discriminators nor in the text match; items with one caption never have. Where labels
+            say little of what captions say, content is then hard to learn, see docs/decisions.md.
         contrast: one of `nsync.supcon.contrast.CONTRASTS`.
         image_image, image_text, text_image: see `nsync.supcon.contrast.Weights`.
         temperature: of the contrast.
@@ -79,6 +82,7 @@ class GanSettings:
     penalty_every: int = 1
     match_weight: float = 0.05
     divergence_weight: float = 1.0
+    class_mask: bool = True
     contrast: str = SUPCON
     image_image: float = 0.1
     image_text: float = 0.05

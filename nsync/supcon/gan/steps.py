@@ -92,7 +92,7 @@ def discriminator_loss(
         batch has any: `score_real`, `score_fake`, `score_mismatched`.
     """
     judgements = [
-        _judged(settings, judge, side, images, strangers(side), (step, branch, stage))
+        _judged(settings, judge, side, images, strangers(settings, side), (step, branch, stage))
         for branch, (side, made) in enumerate(zip(sides, painted, strict=True))
         for stage, (images, judge) in enumerate(zip(made.images, discriminators, strict=True))
     ]
@@ -133,7 +133,10 @@ def generator_loss(
         for place in [(step, branch, stage)]
     ]
     seen = [encoders.images(made.images[-1]).whole for made in painted]
-    match = [matching(one, side.text, side.labels) for one, side in zip(seen, sides, strict=True)]
+    match = [
+        matching(one, side.text, side.labels if settings.class_mask else side.texts)
+        for one, side in zip(seen, sides, strict=True)
+    ]
     parts = {
         "adversarial": torch.stack(fooled).sum(),
         "match": torch.stack(match).sum(),
@@ -194,14 +197,16 @@ def spread(seen: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     return painted.var(0).sum() / other.var(0).sum().clamp(min=1e-12)
 
 
-def strangers(side: Side) -> Tensor:
+def strangers(settings: GanSettings, side: Side) -> Tensor:
     """Bool `[n, n]`: the text of a column is wrong for the picture of a row.
 
-    Items that share a label are no strangers, for they are pulled together elsewhere; nor are items
-    of one text.
+    Items of one text are no strangers; nor are, with `settings.class_mask`, items that share a
+    label, for they are pulled together elsewhere.
     """
-    apart = label_overlap(side.labels, side.labels) == 0
-    return apart & (side.texts[:, None] != side.texts[None])
+    apart = side.texts[:, None] != side.texts[None]
+    if settings.class_mask:
+        apart = apart & (label_overlap(side.labels, side.labels) == 0)
+    return apart
 
 
 def shown(settings: GanSettings, images: Tensor, *keys: int | str) -> Tensor:
