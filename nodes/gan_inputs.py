@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..nsync.supcon.gan import FAMILIES
+from ..nsync.supcon.gan.adversarial import ADVERSARIAL
 from ..nsync.supcon.gan.settings import AUGMENTATIONS, GanSettings
 from .gan_run import AS_SET, PUBLISHED
 from .sockets import StyleSetSocket, SupConEncodersSocket
@@ -114,12 +115,24 @@ def _contrast_inputs() -> list[io.Input]:
 
 def _loss_inputs() -> list[io.Input]:
     return [
+        io.Combo.Input(
+            "adversarial",
+            options=list(ADVERSARIAL),
+            default=_USUAL.adversarial,
+            advanced=True,
+            tooltip="How the discriminator's verdict becomes a loss: hinge, as SSA-GAN and GALIP "
+            "have it, or cross-entropy, as AttnGAN and DM-GAN.",
+        ),
         _number("match_weight", _USUAL.match_weight, 100.0, "Weight of the text match: that the "
         "encoders find a painted picture's text among others."),
+        _number("divergence_weight", _USUAL.divergence_weight, 100.0, "Weight of keeping what "
+        "AttnGAN and DM-GAN draw from the text near to plain noise; other families draw nothing."),
         _number("penalty_weight", _USUAL.penalty_weight, 100.0, "Weight of the gradient penalty on "
-        "real pictures with their texts, which keeps the discriminator smooth; 0 leaves it out."),
+        "real pictures with their texts, which keeps the discriminator smooth; 0 leaves it out. It "
+        "has to be 0 for AttnGAN."),
         _number("r1_gamma", _USUAL.r1_gamma, 1000.0, "Weight of the R1 penalty on real pictures "
-        "alone; 0 leaves it out. For small sets on which training falls apart."),
+        "alone; 0 leaves it out. For small sets on which training falls apart. It has to be 0 for "
+        "AttnGAN."),
         io.Int.Input(
             "penalty_every",
             default=_USUAL.penalty_every,

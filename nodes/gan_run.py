@@ -18,7 +18,7 @@ from ..nsync.supcon.gan import FAMILIES
 from ..nsync.supcon.gan.contract import Family
 from ..nsync.supcon.gan.model_file import save_model
 from ..nsync.supcon.gan.settings import GanSettings, defaults
-from ..nsync.supcon.gan.training import check_fit, train
+from ..nsync.supcon.gan.training import check_fit, check_penalties, train
 from ..nsync.supcon.labels import read_labels
 from ..nsync.supcon.learner import AVERAGE, ModulesLearned
 from ..nsync.supcon.pairs import LabelledPairs, read_pairs
@@ -43,6 +43,8 @@ _PUBLISHED = (
     "warmup",
     "ema",
     "augmentation",
+    "adversarial",
+    "divergence_weight",
     "penalty_weight",
     "r1_gamma",
     "penalty_every",
@@ -90,6 +92,7 @@ class GanRun:
         """
         settings.check()
         family.check()
+        check_penalties(settings, family)
         folder = run_folder(name)
         vision = _vision(family, encoders)
         read_labels(style_set)

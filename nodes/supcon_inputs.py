@@ -78,6 +78,13 @@ def _advanced_inputs() -> list[io.Input]:
         weight_input("text_text", _USUAL.text_text, "texts of one label together"),
         weight_input("image_text", _USUAL.image_text, "pictures to the texts of their label"),
         weight_input("text_image", _USUAL.text_image, "texts to the pictures of their label"),
+        io.Boolean.Input(
+            "class_mask",
+            default=_USUAL.class_mask,
+            advanced=True,
+            tooltip="Leave pairs that share a label out of the wrong answers when pictures and "
+            "texts are matched. Switched off, encoders learn what labels do not say, too.",
+        ),
         temperature_input(_USUAL.temperature),
         warmup_input(_USUAL.warmup),
         io.Int.Input(

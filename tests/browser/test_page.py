@@ -17,8 +17,11 @@ SMALLER = {
     "NSYNC_StyleComparison": {"steps": 4},
     "KSampler": {"steps": 4},
     "EmptyLatentImage": {"batch_size": 1},
+    "NSYNC_TinyWorldPictures": {"count": 24},
+    "NSYNC_SupConPretrainer": {"steps": 4, "validation": 8},
+    "NSYNC_SupConGANTrainer": {"steps": 4, "preview_every": 2},
 }
-"""What a test's run saves on; everything else is the quickstart as it is."""
+"""What a test's run saves on; everything else is the workflow as it is."""
 
 EDIT = """(smaller) => {
     for (const node of window.app.graph.nodes)
@@ -73,32 +76,34 @@ def test_a_workflow_loads_whole_and_means_what_its_file_says(page, server, name)
     assert page.evaluate(PROMPT) == ours
 
 
-def test_run_draws_the_previews(page, server):
-    open_template(page, "nsync_quickstart")
+@pytest.mark.parametrize(("name", "count"), [("nsync_quickstart", 7), ("supcon_gan", 3)])
+def test_run_draws_the_previews(page, server, name, count):
+    before = set(server.get("/history"))
+    open_template(page, name)
     page.evaluate(EDIT, SMALLER)
     page.get_by_test_id("queue-button").click()
-    outcome = wait_for_the_only_prompt(server)
+    outcome = wait_for_the_new_prompt(server, before)
     assert outcome.ok, f"{outcome.node_type}: {outcome.error}"
     previews = page.evaluate(
         "() => window.app.graph.nodes.filter((n) => n.type === 'PreviewImage').map((n) => n.id)"
     )
-    assert len(previews) == 7
+    assert len(previews) == count
     page.wait_for_function(
         "(ids) => ids.every((id) => window.app.nodeOutputs[id]?.images?.length"
         " && window.app.graph.getNodeById(id).imgs?.every((i) => i.complete && i.naturalWidth))",
         arg=previews,
         timeout=30_000,
     )
-    keep_screenshot(page, "nsync_quickstart_after_run")
+    keep_screenshot(page, f"{name}_after_run")
     assert page.console.ours() == []
 
 
-def wait_for_the_only_prompt(server, seconds=300):
+def wait_for_the_new_prompt(server, before, seconds=300):
     """How the prompt that the page queued ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         server.check_alive()
-        for number in server.get("/history"):
+        for number in set(server.get("/history")) - before:
             outcome = server.outcome(number)
             if outcome is not None:
                 return outcome

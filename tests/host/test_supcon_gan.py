@@ -261,4 +261,21 @@ def test_galip_is_built_on_the_encoders_clip(answers):
     assert "got small ones" in done["wrong"]
 
 
-QUESTIONS = (learn_paint_judge, go_on, stop, use_clip)
+def train_in_stages(host):
+    """AttnGAN and DM-GAN, one step each, and what they paint."""
+    graphs, found = _graphs(), {}
+    usual = {"name": "straight", "steps": 4}
+    few = {"image_size": 32, "steps": 1, "preview_every": 0, "penalty_weight": 0.0}
+    for family in ("AttnGAN", "DM-GAN"):
+        made = graphs.training(usual, family=family, name=family, **few)
+        outcome = host.run(made | graphs.painting(["4", 0]))
+        found[family] = [outcome.error, list(_saved_pictures(host, outcome, "7").shape)]
+    return found
+
+
+@pytest.mark.parametrize("family", ["AttnGAN", "DM-GAN"])
+def test_families_of_stages_are_trained_and_paint(answers, family):
+    assert answer(answers, train_in_stages)[family] == ["", [6, 32, 32, 3]]
+
+
+QUESTIONS = (learn_paint_judge, go_on, stop, use_clip, train_in_stages)

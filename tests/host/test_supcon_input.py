@@ -58,6 +58,7 @@ def _bad_requests(host, graphs):
         "path": graphs.training(usual, name="../escape"),
         "side": graphs.training(usual, name="bad", image_size=48),
         "long preview": graphs.training(usual, name="bad", preview_prompts="a dot " * 40),
+        "penalty": graphs.training(usual, name="bad", family="AttnGAN"),
         "another kind": graphs.training(usual, name="usual"),
         "no file": {"4": graphs.node("LoadT2IGAN", file="gone.safetensors")}
         | graphs.painting(["4", 0]),
@@ -87,6 +88,7 @@ def _files(folder):
         ("path", "`name`: expected a file name"),
         ("side", "`image_size`: expected a power of two"),
         ("long preview", "`captions`: expected captions of at most 64 tokens"),
+        ("penalty", "`penalty_weight`: expected 0: this family's discriminators judge a batch"),
         ("another kind", "what is taught: was 'a pair of encoders', is 'a text-to-image GAN'"),
         ("no file", "file: 'gone.safetensors' not in"),
         ("other file", "`other.safetensors`: expected a text-to-image GAN saved by the SupCon"),
