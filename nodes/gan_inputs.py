@@ -125,6 +125,14 @@ def _loss_inputs() -> list[io.Input]:
         ),
         _number("match_weight", _USUAL.match_weight, 100.0, "Weight of the text match: that the "
         "encoders find a painted picture's text among others."),
+        io.Boolean.Input(
+            "class_mask",
+            default=_USUAL.class_mask,
+            advanced=True,
+            tooltip="Pairs that share a label are no wrong answers for each other, neither for the "
+            "discriminator nor in the text match. Switched off, what labels do not say is learned "
+            "faster; worth it where they say little of what captions say.",
+        ),
         _number("divergence_weight", _USUAL.divergence_weight, 100.0, "Weight of keeping what "
         "AttnGAN and DM-GAN draw from the text near to plain noise; other families draw nothing."),
         _number("penalty_weight", _USUAL.penalty_weight, 100.0, "Weight of the gradient penalty on "

@@ -165,7 +165,7 @@ def stop(host):
     graphs, found = _graphs(), {}
     usual = {"name": "straight", "steps": 4}
     every = {
-        "encoders": lambda steps: graphs.pretraining(name="stopped", steps=steps),
+        "encoders": lambda steps: graphs.pretraining(name="stopped_encoders", steps=steps),
         "gan": lambda steps: graphs.training(
             usual, name="stopped_gan", steps=steps, preview_every=0, save_every=0
         ),
