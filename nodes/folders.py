@@ -69,6 +69,11 @@ def run_folder(name: str) -> Path:
     return Path(folder_paths.get_output_directory()) / "nsync" / "runs" / check_name(name)
 
 
+def export_title(folder: Path, steps: int, of: int) -> str:
+    """What the results of a run are called after so many steps; one that was stopped says so."""
+    return folder.name if steps == of else f"{folder.name}_stopped_at_{steps}"
+
+
 def _roots(key: str) -> list[Path]:
     if key == "input":
         return [Path(folder_paths.get_input_directory())]

@@ -19,11 +19,10 @@ from ..nsync.supcon.gan.contract import Family
 from ..nsync.supcon.gan.model_file import save_model
 from ..nsync.supcon.gan.settings import GanSettings, defaults
 from ..nsync.supcon.gan.training import check_fit, check_penalties, train
-from ..nsync.supcon.labels import read_labels
 from ..nsync.supcon.learner import AVERAGE, ModulesLearned
 from ..nsync.supcon.pairs import LabelledPairs, read_pairs
 from .devices import EVERYTHING, at_work
-from .folders import run_folder
+from .folders import export_title, run_folder
 from .gan_previews import GanPreviews, first_prompts
 from .progress import TrainingProgress
 from .run import ANEW
@@ -95,7 +94,6 @@ class GanRun:
         check_penalties(settings, family)
         folder = run_folder(name)
         vision = _vision(family, encoders)
-        read_labels(style_set)
         pairs = read_pairs(style_set, family.image_size, on_picture())
         check_fit(family, encoders, pairs)
         if if_run_exists == ANEW:
@@ -130,8 +128,7 @@ class GanRun:
             )
 
     def _export(self, learned: ModulesLearned, steps: int) -> dict[str, Path]:
-        whole = steps == self.settings.steps
-        title = self.folder.name if whole else f"{self.folder.name}_stopped_at_{steps}"
+        title = export_title(self.folder, steps, self.settings.steps)
         path = numbered(trained_folder(GANS_FOLDER) / f"{title}.safetensors")
         config = RunFolder(self.folder).config() or {}
         versions = {**config["versions"], "comfyui": comfyui_version.__version__}

@@ -34,7 +34,7 @@ from ..nsync.settings import TrainSettings
 from ..nsync.style_set import StyleSet
 from ..nsync.trained import EMBEDDING, LORA, check_layers, chosen_layers, trained_count
 from ..nsync.training import TrainResult, check_runs, run_config, train
-from .folders import run_folder
+from .folders import export_title, run_folder
 from .host import HostDenoiser
 from .lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
 from .progress import HostStyleWatch, Previews, TrainingProgress
@@ -170,8 +170,7 @@ class TrainingRun:
 
     def export(self, learned: Learned, steps: int) -> dict[str, Path]:
         """Save what was learned where the host lists it; a run that was stopped says so."""
-        whole = steps == self.settings.steps
-        title = self.folder.name if whole else f"{self.folder.name}_stopped_at_{steps}"
+        title = export_title(self.folder, steps, self.settings.steps)
         places = {
             LORA: lora_folder() / f"{title}.safetensors",
             EMBEDDING: embedding_folder() / f"{one_word(title)}.safetensors",

@@ -22,7 +22,7 @@ from ..nsync.supcon.pretraining import (
     pretrain,
 )
 from .devices import EVERYTHING, at_work
-from .folders import run_folder
+from .folders import export_title, run_folder
 from .progress import TrainingProgress
 from .run import ANEW
 from .shown import shown, standing
@@ -140,8 +140,7 @@ class _Pretraining:
         )
 
     def _export(self, learned: ModulesLearned, steps: int) -> dict[str, Path]:
-        whole = steps == self.settings.steps
-        title = self.folder.name if whole else f"{self.folder.name}_stopped_at_{steps}"
+        title = export_title(self.folder, steps, self.settings.steps)
         path = numbered(trained_folder(ENCODERS_FOLDER) / f"{title}.safetensors")
         config = RunFolder(self.folder).config() or {}
         save_encoders(

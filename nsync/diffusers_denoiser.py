@@ -18,7 +18,7 @@ from .denoiser import Conditioning, Row, SamplerSettings, Word, row_shape
 from .diffusers_schedule import NoiseSchedule
 from .diffusers_text import TextReader
 from .errors import InputError
-from .identity import feed_tensor
+from .identity import feed_tensors
 
 BATCH_PIXELS = 1024 * 1024
 """Pictures are drawn together up to this many pixels."""
@@ -234,9 +234,7 @@ def _readers(pipeline: DiffusionPipeline) -> list[TextReader]:
 def _weights_digest(network: nn.Module) -> str:
     """SHA-256 (hex) of the weights' names and of a sample of each."""
     digest = hashlib.sha256()
-    for name, value in sorted(network.named_parameters(), key=lambda pair: pair[0]):
-        digest.update(name.encode())
-        feed_tensor(digest, value)
+    feed_tensors(digest, dict(network.named_parameters()))
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """What tells one base model from another: a hash of a sample of its weights."""
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -20,3 +21,10 @@ def feed_tensor(digest: "hashlib._Hash", value: Tensor) -> None:
         sample = sample[: _RUNS * step].view(_RUNS, step)[:, :_LENGTH]
     digest.update(repr(tuple(value.shape)).encode())
     digest.update(sample.to("cpu", torch.float32).numpy().tobytes())
+
+
+def feed_tensors(digest: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> None:
+    """Add tensors in the order of their names: each name, and what `feed_tensor` adds."""
+    for name, value in sorted(tensors.items(), key=lambda pair: pair[0]):
+        digest.update(name.encode())
+        feed_tensor(digest, value)

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from ..draws import seeded
 from ..errors import InputError
 from ..files import write_atomic
 from .clip_encoders import ClipEncoders
+from .described_file import check_tensors, read_described
 from .encoders import Encoders
 from .small_encoders import SmallEncoders
 
@@ -21,6 +21,7 @@ KINDS: dict[str, type[Encoders]] = {one.kind: one for one in (SmallEncoders, Cli
 VERSION = 1
 _ENCODERS = "nsync.encoders"
 _RULE = "encoders saved by the SupCon pretraining (a .safetensors file)"
+_NOTHING = "a safetensors file that says nothing of encoders", "Is it a LoRA, or a model?"
 
 
 def save_encoders(
@@ -77,7 +78,7 @@ def load_encoders(path: Path) -> Encoders:
             encoders = KINDS[told["kind"]].from_config(told["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(path.name, _RULE, f"a configuration that is none: {error}") from error
-    _check_tensors(path, encoders.state_dict(), tensors)
+    check_tensors(path, "the tensors of its encoders", encoders.state_dict(), tensors)
     encoders.load_state_dict(tensors)
     return encoders.eval()
 
@@ -92,32 +93,4 @@ def encoders_metadata(path: Path) -> dict[str, Any]:
 
 
 def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {}).get(_ENCODERS, "null"))
-            names = list(file.keys()) if tensors else []
-            found = {name: file.get_tensor(name).clone() for name in names}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(path.name, _RULE, f"{type(error).__name__}: {error}") from error
-    if not isinstance(told, dict):
-        got = "a safetensors file that says nothing of encoders"
-        raise InputError(path.name, _RULE, got, "Is it a LoRA, or a model?")
-    return told, found
-
-
-def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    lacking = sorted(wanted.keys() - found.keys())
-    left = sorted(found.keys() - wanted.keys())
-    shared = wanted.keys() & found.keys()
-    other = sorted(name for name in shared if wanted[name].shape != found[name].shape)
-    kinds = {"missing": lacking, "left over": left, "of another shape": other}
-    problems = [
-        f"{len(names)} {kind}, such as {names[0]}" for kind, names in kinds.items() if names
-    ]
-    if problems:
-        raise InputError(
-            path.name,
-            "the tensors of its encoders",
-            "; ".join(problems),
-            "The file is damaged or was changed: save it again.",
-        )
+    return read_described(path, _ENCODERS, _RULE, _NOTHING, tensors)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
-from ..identity import feed_tensor
+from ..identity import feed_tensors
 
 _NAMED = 10  # captions named in an error before it says how many more there are
 
@@ -138,9 +138,7 @@ def fitted(encoders: Encoders, pixels: Tensor) -> Tensor:
 def identity(encoders: Encoders) -> str:
     """SHA-256 (hex) of what they are made of and of a sample of their tensors as they are now."""
     digest = hashlib.sha256(json.dumps([encoders.kind, encoders.config]).encode())
-    for name, value in sorted(encoders.state_dict().items()):
-        digest.update(name.encode())
-        feed_tensor(digest, value)
+    feed_tensors(digest, encoders.state_dict())
     return digest.hexdigest()
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -24,6 +23,7 @@ from ...draws import seeded
 from ...errors import InputError
 from ...files import write_atomic
 from ..clip_encoders import ClipEncoders
+from ..described_file import DAMAGED, check_tensors, read_described
 from ..encoder_file import KINDS
 from ..encoders import Encoders
 from ..small_encoders import SmallEncoders
@@ -33,7 +33,9 @@ from .contract import Family
 VERSION = 1
 _MODEL = "nsync.t2i_gan"
 _RULE = "a text-to-image GAN saved by the SupCon GAN Trainer (a .safetensors file)"
-_DAMAGED = "The file is damaged or was changed: save it again."
+_NOTHING = (
+    "a safetensors file that says nothing of one", "Is it a LoRA, a checkpoint, or encoders?"
+)  # fmt: skip
 _GENERATOR, _ENCODERS, _VISION = _PARTS = ("generator.", "encoders.", "vision.")
 _PICTURES: dict[str, tuple[str, ...]] = {
     SmallEncoders.kind: ("image_encoder.",),
@@ -127,7 +129,7 @@ def load_model(path: Path) -> TextToImage:
         labels = tuple(training["labels"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         got = f"a description that is none ({type(error).__name__}: {error})"
-        raise InputError(path.name, _RULE, got, _DAMAGED) from error
+        raise InputError(path.name, _RULE, got, DAMAGED) from error
     parts = {_GENERATOR: generator.state_dict(), _ENCODERS: _reading(encoders)}
     parts |= {_VISION: _tower(vision).state_dict()} if vision else {}
     _fill(path, parts, tensors)
@@ -163,18 +165,7 @@ def family_from(told: Mapping[str, Any]) -> Family:
 
 
 def _read(path: Path, tensors: bool = True) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {}).get(_MODEL, "null"))
-            names = list(file.keys()) if tensors else []
-            # Copies: Windows would not let go of a file of which a tensor is still a map.
-            found = {name: file.get_tensor(name).clone() for name in names}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(path.name, _RULE, f"{type(error).__name__}: {error}") from error
-    if not isinstance(told, dict):
-        got = "a safetensors file that says nothing of one"
-        raise InputError(path.name, _RULE, got, "Is it a LoRA, a checkpoint, or encoders?")
-    return told, found
+    return read_described(path, _MODEL, _RULE, _NOTHING, tensors)
 
 
 def _tower(vision: nn.Module) -> nn.Module:
@@ -195,14 +186,6 @@ def _fill(
     wanted = {
         prefix + name: value for prefix, part in parts.items() for name, value in part.items()
     }
-    lacking, left = (sorted(a.keys() - b.keys()) for a, b in ((wanted, found), (found, wanted)))
-    shared = wanted.keys() & found.keys()
-    other = sorted(name for name in shared if wanted[name].shape != found[name].shape)
-    kinds = {"missing": lacking, "left over": left, "of another shape": other}
-    problems = [
-        f"{len(those)} {kind}, such as {those[0]}" for kind, those in kinds.items() if those
-    ]
-    if problems:
-        raise InputError(path.name, "the tensors of its model", "; ".join(problems), _DAMAGED)
+    check_tensors(path, "the tensors of its model", wanted, found)
     for name, value in wanted.items():
         value.copy_(found[name])

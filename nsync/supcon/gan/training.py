@@ -10,7 +10,7 @@ from torch import nn
 from ... import __version__
 from ...draws import seeded
 from ...errors import InputError
-from ...identity import feed_tensor
+from ...identity import feed_tensors
 from ...resume import Standing
 from ...run_parts import Export, StepReport, TrainResult, Watch
 from ...session import Session
@@ -74,11 +74,11 @@ def train(
     settings.check()
     check_fit(family, encoders, pairs)
     check_penalties(settings, family)
-    networks, head = first_networks(settings, family, encoders, pairs, vision)
     config = run_config(settings, family, encoders, pairs, vision)
     run = Standing(folder, settings, config, headline="loss_g", watched=False)
     if result := run.result():
         return result
+    networks, head = first_networks(settings, family, encoders, pairs, vision)
 
     # Pictures and captions are encoded once.
     encoded = encode_pairs(pairs, encoders, on_item)
@@ -201,9 +201,7 @@ def run_config(
 
 def _digest(network: nn.Module) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        feed_tensor(digest, value)
+    feed_tensors(digest, network.state_dict())
     return digest.hexdigest()
 
 
