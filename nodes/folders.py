@@ -6,9 +6,9 @@ from pathlib import Path
 
 import folder_paths
 
-from ..nsync.captions import is_within
 from ..nsync.errors import InputError
-from ..nsync.style_folder import caption_path, pictures_in
+from ..nsync.pictures.captions import is_within
+from ..nsync.sets.folder import caption_path, pictures_in
 from .names import check_name
 
 RULE = "a folder under the host's input or datasets folder, as `input/...` or `datasets/...`"

@@ -15,9 +15,9 @@ from server import PromptServer
 from ..nsync.denoiser import Denoiser, SamplerSettings
 from ..nsync.evaluation.watch import StyleWatch
 from ..nsync.files import write_atomic
-from ..nsync.images import png, to_picture
-from ..nsync.run_log import POSITIVE
-from ..nsync.run_parts import StepReport
+from ..nsync.pictures.images import png, to_picture
+from ..nsync.runs.log import POSITIVE
+from ..nsync.runs.parts import StepReport
 
 PREVIEW_SIDE = 512
 
