@@ -7,9 +7,12 @@ from pathlib import Path
 import folder_paths
 
 from ..nsync.errors import InputError
-from ..nsync.pictures.captions import is_within
-from ..nsync.sets.folder import caption_path, pictures_in
+from ..nsync.pictures.captions import caption_path
+from ..nsync.pictures.folder import is_within, pictures_in
 from .names import check_name
+
+CONTINUE, ANEW = "continue", "start anew"
+"""What to do where the folder of a run is there already."""
 
 RULE = "a folder under the host's input or datasets folder, as `input/...` or `datasets/...`"
 

@@ -20,8 +20,9 @@ from ...nsync.style_set import DEFAULT_TEMPLATE, check_template
 from ..folders import run_folder
 from ..host.adapter import HostDenoiser
 from ..host.lora import apply_lora
+from ..progress import on_picture
+from ..prompts import prompt_lines
 from ..sampling import sampling_inputs
-from ..sets.style_set import on_picture
 from ..sockets import ArmsSocket
 
 BASE = "base"
@@ -176,7 +177,7 @@ def caption_lines(text: str) -> tuple[str, ...]:
     Raises:
         InputError: there is none.
     """
-    lines = tuple(filter(None, map(str.strip, text.splitlines())))
+    lines = tuple(prompt_lines(text))
     if not lines:
         raise InputError("captions", "at least one line", "none")
     return lines

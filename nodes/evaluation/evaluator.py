@@ -21,7 +21,7 @@ from ...nsync.evaluation.result import PARITIES
 from ...nsync.files import numbered
 from ...nsync.style_set import StyleSet
 from ..names import check_name
-from ..sets.style_set import on_picture
+from ..progress import on_picture
 from ..sockets import ArmsSocket, EncodersSocket, StyleSetSocket
 from .comparison import BASE
 from .encoder import HostEncoder

@@ -16,7 +16,7 @@ from ...nsync.pictures.captioning import (
     check_model_folder,
 )
 from ..folders import folder_fingerprint, folder_options, folder_problem, resolve_folder
-from .style_set import on_picture
+from ..progress import on_picture
 
 MODELS_KEY = "LLM"
 """Where packs for language models already look: `models/LLM`, a folder per model."""

@@ -16,15 +16,15 @@ from ...nsync.negatives import (
     NegativeSettings,
     make_negatives,
 )
-from ...nsync.pictures.captions import is_within
+from ...nsync.pictures.folder import is_within
 from ...nsync.pictures.images import read_image
 from ...nsync.sets.negative_store import missing_files
 from ...nsync.style_set import StyleSet
 from ..host.adapter import HostDenoiser
 from ..names import check_name
+from ..progress import on_picture
 from ..sampling import sampling_inputs
 from ..sockets import StyleSetSocket
-from .style_set import on_picture
 
 FROM_NOISE, FROM_POSITIVE = "from noise", "from positive"
 

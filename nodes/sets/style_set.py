@@ -1,10 +1,6 @@
 """The Style Set node: pictures and captions from a folder or from sockets, checked and reported."""
 
-from collections.abc import Callable
-
 import torch
-from comfy.model_management import throw_exception_if_processing_interrupted
-from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
 from ...nsync.errors import InputError
@@ -12,6 +8,7 @@ from ...nsync.sets.folder import Report, read_folder, read_lists
 from ...nsync.style_set import DEFAULT_TEMPLATE
 from ...nsync.style_set import StyleSet as StyleValue
 from ..folders import folder_fingerprint, folder_options, folder_problem, resolve_folder
+from ..progress import on_picture
 from ..sockets import StyleSetSocket
 
 FROM_SOCKETS = "(from sockets)"
@@ -72,19 +69,6 @@ class StyleSet(io.ComfyNode):
                 place, empty, skip=skip, **words, on_picture=on_picture()
             )
         return io.NodeOutput(style_set, report.text(), ui=ui.PreviewText(report.text()))
-
-
-def on_picture() -> Callable[[int, int], None]:
-    """The host's progress bar and its stop button, as a callback of (done, all)."""
-    bars: list[ProgressBar] = []
-
-    def report(done: int, total: int) -> None:
-        throw_exception_if_processing_interrupted()
-        if not bars:
-            bars.append(ProgressBar(total))
-        bars[0].update_absolute(done, total)
-
-    return report
 
 
 def _from_sockets(

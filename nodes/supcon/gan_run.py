@@ -21,11 +21,9 @@ from ...nsync.supcon.gan.settings import GanSettings, defaults
 from ...nsync.supcon.gan.training import check_fit, check_penalties, train
 from ...nsync.supcon.learner import AVERAGE, ModulesLearned
 from ...nsync.supcon.pairs import LabelledPairs, read_pairs
-from ..folders import export_title, run_folder
+from ..folders import ANEW, export_title, run_folder
 from ..host.devices import EVERYTHING, at_work
-from ..progress import TrainingProgress
-from ..sets.style_set import on_picture
-from ..training.run import ANEW
+from ..progress import TrainingProgress, on_picture
 from .gan_previews import GanPreviews, first_prompts
 from .trained_files import GANS_FOLDER, trained_folder
 

@@ -5,8 +5,8 @@ from comfy_api.latest import io
 from ...nsync.supcon.gan.model_file import TextToImage
 from ...nsync.supcon.gan.sampler import generate
 from ..host.devices import at_work, weight_of
+from ..progress import on_picture
 from ..prompts import prompt_lines
-from ..sets.style_set import on_picture
 from ..sockets import TextToImageGanSocket
 
 

@@ -4,8 +4,8 @@ from comfy_api.latest import io
 
 from ...nsync.supcon.contrast import CONTRASTS
 from ...nsync.supcon.pretraining import PretrainSettings
+from ..folders import ANEW, CONTINUE
 from ..sockets import StyleSetSocket
-from ..training.run import ANEW, CONTINUE
 from .encoders import first_options
 
 _USUAL = PretrainSettings()

@@ -21,13 +21,11 @@ from ...nsync.supcon.pretraining import (
     PretrainSettings,
     pretrain,
 )
-from ..folders import export_title, run_folder
+from ..folders import ANEW, export_title, run_folder
 from ..host.devices import EVERYTHING, at_work
-from ..progress import TrainingProgress
-from ..sets.style_set import on_picture
+from ..progress import TrainingProgress, on_picture
 from ..shown import shown, standing
 from ..sockets import LossMapSocket, SupConEncodersSocket
-from ..training.run import ANEW
 from .encoders import first_encoders, frozen_encoders
 from .inputs import pretrainer_inputs
 from .trained_files import ENCODERS_FOLDER, listed_as, trained_folder

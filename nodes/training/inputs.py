@@ -8,9 +8,10 @@ from ...nsync.optimizers import SCHEDULES
 from ...nsync.presets import PRESETS
 from ...nsync.rules import RULES
 from ...nsync.settings import NEGATIVES_FROM, PRECISIONS, SCOPES, TRAINS
+from ..folders import ANEW, CONTINUE
 from ..sockets import StyleSetSocket, StyleWatchSocket, TrainingOptionsSocket
 from .label_runs import LABELS
-from .run import ANEW, CONTINUE, NOTHING
+from .run import NOTHING
 
 
 def trainer_inputs() -> list[io.Input]:

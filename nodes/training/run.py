@@ -36,13 +36,11 @@ from ...nsync.trained import EMBEDDING, LORA, check_layers, chosen_layers, train
 from ...nsync.training import TrainResult, check_runs, run_config, train
 from ..evaluation.evaluator import set_pictures, vector_store
 from ..evaluation.watch import WatchRequest
-from ..folders import export_title, run_folder
+from ..folders import ANEW, CONTINUE, export_title, run_folder
 from ..host.adapter import HostDenoiser
 from ..host.lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
-from ..progress import HostStyleWatch, Previews, TrainingProgress
-from ..sets.style_set import on_picture
+from ..progress import HostStyleWatch, Previews, TrainingProgress, on_picture
 
-CONTINUE, ANEW = "continue", "start anew"
 NOTHING = "nothing"
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -20,12 +20,13 @@ from ...nsync.style_set import StyleSet
 from ...nsync.trained import EMBEDDING, LORA
 from ...nsync.training import TrainResult
 from ..evaluation.watch import WatchRequest
+from ..folders import CONTINUE
 from ..host.lora import apply_lora, lora_folder
 from ..progress import TrainingProgress
 from ..sockets import LoraModelSocket, LossMapSocket
 from .inputs import trainer_inputs
 from .label_runs import ONE_STYLE, pending_runs, sets_of_runs
-from .run import CONTINUE, NOTHING, TrainingRun, embedding_folder
+from .run import NOTHING, TrainingRun, embedding_folder
 
 
 class ContrastiveLoRATrainer(io.ComfyNode):

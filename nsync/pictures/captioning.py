@@ -19,8 +19,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from ..errors import InputError
 from ..files import write_atomic
-from ..sets.folder import OnPicture, pictures_in
-from .captions import caption_path, is_within, read_caption
+from .captions import caption_path, read_caption
+from .folder import OnPicture, is_within, pictures_in
 from .images import read_image, to_picture
 
 DEFAULT_INSTRUCTION = (

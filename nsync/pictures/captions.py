@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from .folder import is_within
+
 MAX_CAPTION = 2000
 """Characters; no text encoder reads more, and a longer file is hardly a caption."""
 
@@ -9,11 +11,6 @@ MAX_CAPTION = 2000
 def caption_path(picture: Path) -> Path:
     """Where the caption of a picture is kept: `x.txt` beside `x.png`."""
     return picture.with_suffix(".txt")
-
-
-def is_within(folder: Path, path: Path) -> bool:
-    """Whether a path, links followed, lies in a folder."""
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def read_caption(path: Path, folder: Path) -> tuple[str, str]:

@@ -15,16 +15,14 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..pictures.buckets import MAX_ASPECT, bucket_size
-from ..pictures.captions import as_caption, caption_path, is_within, read_caption
+from ..pictures.captions import as_caption, caption_path, read_caption
+from ..pictures.folder import OnPicture, is_within, pictures_in, visible
 from ..pictures.images import SUFFIXES, Reading, examine, to_uint8
 from ..style_set import StyleItem, StyleSet
 from ..words import contains_word
 
 MAX_ENLARGEMENT = 2.0
 """A picture that must be enlarged more than this to fill its bucket counts as tiny."""
-
-OnPicture = Callable[[int, int], None]
-"""Called before each picture with (done, all); what it raises ends the work."""
 
 
 @dataclass
@@ -120,18 +118,6 @@ def read_lists(
     ]
     candidates = _with_words(candidates, captions, labels)
     return _build(candidates, empty, Report("the sockets"), skip, on_picture)
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The picture files of a folder and of the folders directly in it, sorted, without hidden ones.
-
-    Broken links are among them, so that whoever reads the pictures can name them.
-    """
-    return [
-        path
-        for path in _visible(folder)
-        if path.suffix.lower() in SUFFIXES and (path.is_file() or path.is_symlink())
-    ]
 
 
 def _build(
@@ -283,7 +269,7 @@ def _digest(pixels: Tensor) -> str:
 def _other_files(folder: Path, pictures: Sequence[Path]) -> Iterator[tuple[str, str]]:
     """What else lies there, so that a picture in a format we do not read is not lost in silence."""
     captions = {caption_path(path) for path in pictures}
-    for path in _visible(folder):
+    for path in visible(folder):
         name = path.relative_to(folder).as_posix()
         if path in captions or path in pictures:
             continue
@@ -296,9 +282,3 @@ def _other_files(folder: Path, pictures: Sequence[Path]) -> Iterator[tuple[str, 
                 name,
                 "a caption without a picture" if caption else other,
             )
-
-
-def _visible(folder: Path) -> list[Path]:
-    """What lies in a folder and in the folders directly in it, sorted; nothing hidden."""
-    found = sorted((*folder.glob("*"), *folder.glob("*/*")))
-    return [path for path in found if "/." not in f"/{path.relative_to(folder).as_posix()}"]

@@ -8,7 +8,8 @@ from PIL import Image
 from nsync.errors import InputError
 from nsync.pictures.buckets import bucket_size
 from nsync.pictures.captions import MAX_CAPTION
-from nsync.sets.folder import pictures_in, read_folder, read_lists
+from nsync.pictures.folder import pictures_in
+from nsync.sets.folder import read_folder, read_lists
 from nsync.style_set import StyleSet, check_prompts
 
 EMPTY = StyleSet((), "sks", resolution=64)
