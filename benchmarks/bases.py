@@ -15,7 +15,7 @@ from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from comfy.supported_models_base import ClipTarget
-from nsync_style.nodes.tiny_model import load_tiny_base
+from nsync_style.nodes.tiny.model import load_tiny_base
 from nsync_style.nsync.tiny import BASE_FOLDER
 from torch import nn
 

@@ -2,23 +2,23 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .caption_images import CaptionImages
-from .gan_model import LoadT2IGAN
-from .gan_sampler import T2IGANSampler
-from .gan_trainer import SupConGANTrainer
-from .negative_set import NegativeSetGenerator
-from .style_comparison import StyleComparison
-from .style_encoder import LoadStyleEncoder, register_folder
-from .style_evaluator import StyleEvaluator
-from .style_set import StyleSet
-from .style_watch import StyleWatch
-from .supcon_encoders import LoadSupConEncoders
-from .supcon_pretrainer import SupConPretrainer
-from .tiny_base import TinyBase, TinyStylePictures
-from .tiny_world_pictures import TinyWorldPictures
-from .trained_files import register_folders
-from .trainer import ContrastiveLoRATrainer
-from .training_options import TrainingOptions
+from .evaluation.comparison import StyleComparison
+from .evaluation.encoder import LoadStyleEncoder, register_folder
+from .evaluation.evaluator import StyleEvaluator
+from .evaluation.watch import StyleWatch
+from .sets.caption_images import CaptionImages
+from .sets.negative_set import NegativeSetGenerator
+from .sets.style_set import StyleSet
+from .supcon.encoders import LoadSupConEncoders
+from .supcon.gan_model import LoadT2IGAN
+from .supcon.gan_sampler import T2IGANSampler
+from .supcon.gan_trainer import SupConGANTrainer
+from .supcon.pretrainer import SupConPretrainer
+from .supcon.trained_files import register_folders
+from .tiny.base import TinyBase, TinyStylePictures
+from .tiny.world_pictures import TinyWorldPictures
+from .training.options import TrainingOptions
+from .training.trainer import ContrastiveLoRATrainer
 
 NODES: list[type[io.ComfyNode]] = [
     TinyBase,

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import folder_paths
 
-from ..nsync.captions import is_within
 from ..nsync.errors import InputError
-from ..nsync.style_folder import caption_path, pictures_in
+from ..nsync.pictures.captions import caption_path
+from ..nsync.pictures.folder import is_within, pictures_in
 from .names import check_name
+
+CONTINUE, ANEW = "continue", "start anew"
+"""What to do where the folder of a run is there already."""
 
 RULE = "a folder under the host's input or datasets folder, as `input/...` or `datasets/...`"
 

@@ -1,6 +1,7 @@
-"""What the page shows while a node trains: bar, text, preview; and its stop button."""
+"""What the page shows while a node works: bar, text, preview; and its stop button."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from comfy.model_management import (
@@ -15,11 +16,24 @@ from server import PromptServer
 from ..nsync.denoiser import Denoiser, SamplerSettings
 from ..nsync.evaluation.watch import StyleWatch
 from ..nsync.files import write_atomic
-from ..nsync.images import png, to_picture
-from ..nsync.run_log import POSITIVE
-from ..nsync.run_parts import StepReport
+from ..nsync.pictures.images import png, to_picture
+from ..nsync.runs.log import POSITIVE
+from ..nsync.runs.parts import StepReport
 
 PREVIEW_SIDE = 512
+
+
+def on_picture() -> Callable[[int, int], None]:
+    """The host's progress bar and its stop button, as a callback of (done, all)."""
+    bars: list[ProgressBar] = []
+
+    def report(done: int, total: int) -> None:
+        throw_exception_if_processing_interrupted()
+        if not bars:
+            bars.append(ProgressBar(total))
+        bars[0].update_absolute(done, total)
+
+    return report
 
 
 class TrainingProgress:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..nsync.run_parts import TrainResult
+from ..nsync.runs.parts import TrainResult
 
 _NAMED = 10
 

@@ -11,9 +11,9 @@ from .branches import Batch
 from .denoiser import Denoiser
 from .draws import generator
 from .errors import InputError
-from .labels import check_anchors, check_others
 from .prompts import Prompts
 from .rules import denies_style, needs_anchor, needs_negative
+from .sets.labels import check_anchors, check_others
 from .settings import TrainSettings
 from .style_set import StyleItem, StyleSet, check_prompts
 

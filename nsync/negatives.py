@@ -16,7 +16,7 @@ from torch import Tensor
 from .denoiser import Denoiser, SamplerSettings
 from .draws import derive_seed, generator
 from .errors import InputError
-from .negative_store import NegativeStore, Request
+from .sets.negative_store import NegativeStore, Request
 from .style_set import StyleItem, StyleSet, check_template, too_long
 from .words import contains_word, standing_alone
 

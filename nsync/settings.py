@@ -2,7 +2,10 @@
 
 from dataclasses import asdict, dataclass
 
-from .judgements import (
+from .layers import ATTENTION, LAYER_CHOICES
+from .optimizers import OPTIMIZERS, SCHEDULES, schedule_factor
+from .rules import RULES, needs_negative
+from .runs.judgements import (
     CADENCE,
     Judgement,
     above_zero,
@@ -12,9 +15,6 @@ from .judgements import (
     one_of,
     share,
 )
-from .layers import ATTENTION, LAYER_CHOICES
-from .optimizers import OPTIMIZERS, SCHEDULES, schedule_factor
-from .rules import RULES, needs_negative
 
 SCOPES = ("global", "tensor")
 PRECISIONS = ("fp32", "bf16")

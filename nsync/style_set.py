@@ -13,10 +13,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .buckets import bucket_size, fit
 from .denoiser import Denoiser
 from .errors import InputError
-from .images import image_size, read_image
+from .pictures.buckets import bucket_size, fit
+from .pictures.images import image_size, read_image
 
 DEFAULT_TEMPLATE = "{caption} in the style of {token}"
 

@@ -16,11 +16,11 @@ from .denoiser import Denoiser
 from .learner import Learned, Learner, check_optimizer
 from .lora_file import LowRank
 from .optimizers import clip
-from .readings import ItemLosses
-from .resume import Standing
 from .rules import refine_and_read
-from .run_parts import Export, StepReport, TrainResult, Watch
-from .session import Session
+from .runs.parts import Export, StepReport, TrainResult, Watch
+from .runs.readings import ItemLosses
+from .runs.session import Session
+from .runs.standing import Standing
 from .settings import TrainSettings
 from .style_set import StyleSet
 from .trained import check_layers, first_vectors, standing_for, trained
@@ -48,7 +48,7 @@ def train(
     again.
 
     Args:
-        folder: of this run; see `nsync.run_folder`.
+        folder: of this run; see `nsync.runs.folder`.
         export: called at the end, at a pause, or when the run stops early with something learned.
         start: an existing LoRA to go on from, by layer; it decides layers, ranks and alphas.
         on_step: called after every step; whatever it raises stops the run.

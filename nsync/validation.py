@@ -8,7 +8,7 @@ from torch import Tensor
 from .denoiser import Denoiser
 from .draws import generator
 from .prompts import Prompts, to
-from .run_log import VALIDATION
+from .runs.log import VALIDATION
 from .settings import TrainSettings
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)

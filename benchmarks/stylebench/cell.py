@@ -13,9 +13,9 @@ import torch
 
 from nsync.denoiser import Denoiser
 from nsync.learner import Learned
-from nsync.run_folder import RunFolder
-from nsync.run_log import RunStoppedError
-from nsync.run_parts import StepReport
+from nsync.runs.folder import RunFolder
+from nsync.runs.log import RunStoppedError
+from nsync.runs.parts import StepReport
 from nsync.settings import TrainSettings
 from nsync.style_set import StyleSet
 from nsync.training import train

@@ -14,7 +14,7 @@ from torch import Tensor
 from nsync.denoiser import Denoiser, SamplerSettings
 from nsync.draws import derive_seed
 from nsync.files import atomic_path
-from nsync.images import png, to_uint8
+from nsync.pictures.images import png, to_uint8
 from nsync.tiny.scenes import SIZE
 
 from .world import Scenes, prompts

@@ -20,7 +20,7 @@ from PIL import Image
 
 from nsync.errors import InputError
 from nsync.files import write_atomic
-from nsync.images import png
+from nsync.pictures.images import png
 
 from . import figures, table
 from .analysis import analyse

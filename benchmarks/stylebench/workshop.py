@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nsync.files import write_atomic
-from nsync.images import to_uint8
+from nsync.pictures.images import to_uint8
 from nsync.style_set import StyleSet
 from nsync.training import train
 

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from nsync.diffusers_denoiser import DiffusersDenoiser
 from nsync.draws import derive_seed
 from nsync.files import write_atomic
-from nsync.images import png, to_uint8
 from nsync.negatives import NegativeSettings, make_negatives
+from nsync.pictures.images import png, to_uint8
+from nsync.pipelines.denoiser import DiffusersDenoiser
 from nsync.style_set import StyleItem, StyleSet
 from nsync.tiny import BASE_FOLDER
 from nsync.tiny.scenes import BACKGROUNDS, COLOURS, COUNTS, PLACES, SHAPES, SIZE, Scene, draw_scenes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..denoiser import Denoiser, SamplerSettings
-from ..images import to_uint8
+from ..pictures.images import to_uint8
 from .arms import Arm
 
 _TOGETHER = 4  # pictures between two looks at the stop button

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..images import on_white, read_image, to_uint8
+from ..pictures.images import on_white, read_image, to_uint8
 
 CHANNELS = (1, 3, 4)
 """Grey, RGB, RGB with alpha."""

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..files import write_atomic
-from ..images import png
+from ..pictures.images import png
 from .chart import chart, sheet
 from .result import Evaluation
 from .table import table

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..denoiser import Denoiser
 from ..files import write_atomic
-from ..images import png
 from ..learner import Learned
+from ..pictures.images import png
 from .arms import Arm
 from .chart import curve
 from .drawing import Comparison, arm_of
@@ -72,7 +72,7 @@ def is_over(points: Sequence[Point], patience: int) -> bool:
 
 
 class StyleWatch:
-    """What a training asks of `nsync.session.Watch`.
+    """What a training asks of `nsync.runs.session.Watch`.
 
     Args:
         comparison: the prompts, seeds and sampler; with drift.

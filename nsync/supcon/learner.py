@@ -35,7 +35,7 @@ class Attempt:
 
 
 class ModuleLearner:
-    """Makes the steps of modules; see `nsync.run_parts.Learns`.
+    """Makes the steps of modules; see `nsync.runs.parts.Learns`.
 
     Weights that ask for no gradient are no part of it: they are neither trained nor saved.
 

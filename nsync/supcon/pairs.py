@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..buckets import fit
 from ..draws import generator
 from ..errors import InputError
-from ..images import to_uint8
+from ..pictures.buckets import fit
+from ..pictures.images import to_uint8
 from ..style_set import StyleSet
 from .labels import Labels, read_labels
 from .losses import label_overlap

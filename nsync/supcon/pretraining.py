@@ -12,12 +12,21 @@ from torch import Tensor, nn
 from .. import __version__
 from ..draws import seeded
 from ..errors import InputError
-from ..judgements import CADENCE, Judgement, above_zero, at_least, differing, judge, one_of, pace
 from ..optimizers import schedule_factor
-from ..resume import Standing
-from ..run_log import VALIDATION
-from ..run_parts import Export, StepReport, TrainResult
-from ..session import Session
+from ..runs.judgements import (
+    CADENCE,
+    Judgement,
+    above_zero,
+    at_least,
+    differing,
+    judge,
+    one_of,
+    pace,
+)
+from ..runs.log import VALIDATION
+from ..runs.parts import Export, StepReport, TrainResult
+from ..runs.session import Session
+from ..runs.standing import Standing
 from ..style_set import StyleSet
 from . import losses
 from .contrast import CLASSIFIER, CONTRASTS, NONE, SUPCON, Weights, contrast
@@ -134,7 +143,7 @@ def pretrain(
     they are: what it learned is in its files.
 
     Args:
-        folder: of this run; see `nsync.run_folder`.
+        folder: of this run; see `nsync.runs.folder`.
         export: called at the end, at a pause, or when the run stops early with something learned:
             with the trained tensors of the encoders under `ENCODERS`, and the steps.
         on_step: called after every step; whatever it raises stops the run.

@@ -61,8 +61,8 @@ def _make_lora(host):
     import torch
     from safetensors.torch import save_file
 
-    model = host.module("nodes.tiny_base").TinyBase.execute().result[0]
-    names = host.module("nodes.lora").lora_names(model)
+    model = host.module("nodes.tiny.base").TinyBase.execute().result[0]
+    names = host.module("nodes.host.lora").lora_names(model)
     source, tensors = torch.Generator().manual_seed(0), {}
     for path, name in names.items():
         layer = model.model.diffusion_model.get_submodule(path)

@@ -77,7 +77,7 @@ def _diffusers_paths(model):
 
 def _namings(host, model, clip):
     """Ways to name layers in a file, each from layer to name and the name of its factors."""
-    lora = host.module("nodes.lora")
+    lora = host.module("nodes.host.lora")
     theirs = _diffusers_paths(model)
     layers = _layers(model, clip)
     unet = [path for path in layers if ":" not in path]
@@ -127,7 +127,7 @@ def _saved(host, tensors):
 
 def _ours(host, path, model, clip):
     """What training would start from, as weights by layer."""
-    lora, files = host.module("nodes.lora"), host.module("nsync.lora_file")
+    lora, files = host.module("nodes.host.lora"), host.module("nsync.lora_file")
     names, fused = lora.lora_spellings(model, clip), lora.fused_spellings(model, clip)
     found = files.match_layers(files.read_lora(path), names, _layers(model, clip), fused)
     return {
@@ -295,7 +295,7 @@ def names_of_text_layers(host):
     for kind in KINDS:
         model, clip = _sockets(kind)
         unet, encoders = families.diffusers_unet(kind, model), _text_encoders(kind)
-        names = host.module("nodes.lora").text_lora_names(clip)
+        names = host.module("nodes.host.lora").text_lora_names(clip)
         tensors = _tensors(_layers(model, clip), names, "kohya")
         # One alpha, as in our files: diffusers mixes up those of text layers if they differ.
         tensors |= {key: torch.tensor(3.0) for key in tensors if key.endswith(".alpha")}

@@ -57,7 +57,7 @@ def _sockets(host, dtype):
     arithmetic = None if dtype == torch.float32 else torch.float32  # as the host on a CPU
     with torch.inference_mode():
         model, clip, vae = architectures.sockets("SD15", dtype, arithmetic)
-    base = host.module("nodes.host").HostDenoiser(model, clip, vae).identity
+    base = host.module("nodes.host.adapter").HostDenoiser(model, clip, vae).identity
     made = trainer_graph.style_set(host, base)
     return {"model": model, "clip": clip, "vae": vae, "style_set": made}
 
@@ -125,7 +125,7 @@ def gradients_of_quantised_bases(host):
     import torch
     from comfy.quant_ops import QUANT_ALGOS
 
-    build, found = host.module("nodes.host").HostDenoiser, {}
+    build, found = host.module("nodes.host.adapter").HostDenoiser, {}
     settings = host.module("nsync.settings").TrainSettings(rank=2, alpha=2.0, branches="fused")
     for form in FORMS:
         if form not in QUANT_ALGOS:  # an older host
@@ -174,7 +174,7 @@ def identities(host):
     import small_models as small
     import torch
 
-    build = host.module("nodes.host").HostDenoiser
+    build = host.module("nodes.host.adapter").HostDenoiser
     with torch.inference_mode():
         clip, vae = small.clip(), small.vae()
         model = small.unet()
@@ -208,7 +208,7 @@ def _lora_of(model):
 
 
 def _fresh(host, model):
-    identity = host.module("nodes.identity")
+    identity = host.module("nodes.host.identity")
     identity._known.clear()
     return identity.identity_of(model)
 

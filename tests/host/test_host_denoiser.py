@@ -47,7 +47,7 @@ def losses_against_textbooks(host):
     for kind in ("EPS", "V_PREDICTION", "FLOW"):
         with torch.inference_mode():
             model, clip, vae = small.unet(kind), small.clip(), small.vae()
-            denoiser = host.module("nodes.host").HostDenoiser(model, clip, vae)
+            denoiser = host.module("nodes.host.adapter").HostDenoiser(model, clip, vae)
             texts = [f"a fox number {i}" for i in range(len(TIMES))]
             conditioning = denoiser.encode_prompts(texts)
             latents, noise, times = _draws()
@@ -100,7 +100,7 @@ def weights_against_the_paper(host):
     for kind in ("EPS", "V_PREDICTION", "FLOW"):
         with torch.inference_mode():
             sockets = small.unet(kind), small.clip(), small.vae()
-            denoiser = host.module("nodes.host").HostDenoiser(*sockets)
+            denoiser = host.module("nodes.host.adapter").HostDenoiser(*sockets)
         times = torch.tensor(TIMES)
         for gamma in (1.0, 5.0):
             ours = denoiser.min_snr(times, gamma)
@@ -136,7 +136,7 @@ def losses_against_the_sampler(host):
     for kind in ("SDXL", "SD3", "Flux"):
         with torch.inference_mode():
             model, clip, vae = families.sockets(kind)
-            denoiser = host.module("nodes.host").HostDenoiser(model, clip, vae)
+            denoiser = host.module("nodes.host.adapter").HostDenoiser(model, clip, vae)
             latents, noise, times = _draws(families.LATENT_CHANNELS[kind], 3)
             texts = ["a fox", "a red boat", ""]
             ours = denoiser.loss(latents, denoiser.encode_prompts(texts), noise, times)
@@ -194,7 +194,9 @@ def rows_of_different_lengths(host):
 
     _, small = _modules()
     with torch.inference_mode():
-        denoiser = host.module("nodes.host").HostDenoiser(small.unet(), small.clip(), small.vae())
+        denoiser = host.module("nodes.host.adapter").HostDenoiser(
+            small.unet(), small.clip(), small.vae()
+        )
         texts = ["a fox", LONG, "a boat"]
         latents, noise, times = _draws(count=3)
         together = denoiser.encode_prompts(texts)
@@ -231,7 +233,7 @@ def pictures_against_ksampler(host):
     settings = host.module("nsync.denoiser").SamplerSettings
     with torch.inference_mode():
         model, clip, vae = small.unet("EPS"), small.clip(), small.vae()
-        denoiser = host.module("nodes.host").HostDenoiser(model, clip, vae)
+        denoiser = host.module("nodes.host.adapter").HostDenoiser(model, clip, vae)
         texts, seeds = ["a fox", "a boat", LONG], [3, 2**62 + 1, 5]
         start = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         state = torch.random.get_rng_state()
@@ -293,7 +295,7 @@ def refusals(host):
     import torch
 
     _, small = _modules()
-    build = host.module("nodes.host").HostDenoiser
+    build = host.module("nodes.host.adapter").HostDenoiser
     settings = host.module("nsync.denoiser").SamplerSettings
 
     def told(action):

@@ -34,7 +34,7 @@ def _denoiser(host, kind):
     import torch
 
     with torch.inference_mode():  # as the host's own loaders
-        denoiser = host.module("nodes.host").HostDenoiser(*architectures.sockets(kind))
+        denoiser = host.module("nodes.host.adapter").HostDenoiser(*architectures.sockets(kind))
     gradients.well_conditioned(denoiser.network)
     return denoiser
 
@@ -105,7 +105,7 @@ def memory_with_and_without(host):
             )
             for way in ("fused", "checkpointing")
         }
-        blocks = list(host.module("nodes.checkpointing").blocks(denoiser.network))
+        blocks = list(host.module("nodes.host.checkpointing").blocks(denoiser.network))
         found[kind] = {
             "share": peaks["checkpointing"] / peaks["fused"],
             "blocks": sorted({type(block).__name__ for block in blocks}),
@@ -162,7 +162,7 @@ def test_a_block_computed_again_gets_the_options_that_it_had(answers):
 def somebody_elses_forward(host):
     """A block that another pack has changed, and a run that fails."""
     denoiser = _denoiser(host, "SD15")
-    block = next(iter(host.module("nodes.checkpointing").blocks(denoiser.network)))
+    block = next(iter(host.module("nodes.host.checkpointing").blocks(denoiser.network)))
     block.forward = theirs = lambda *args: type(block).forward(block, *args)
     try:
         with denoiser.checkpointing():
@@ -193,8 +193,10 @@ def _train_and_look_again(host, dtype, patched, text):
         model, clip = small.unet("FLOW", getattr(torch, dtype)), small.clip()
         if patched == "patched":
             model, clip = small.patched(model), small.patched_clip(clip)
-        denoiser = host.module("nodes.host").HostDenoiser(model, clip, small.vae())
-        other = host.module("nodes.host").HostDenoiser(model.clone(), clip.clone(), small.vae())
+        denoiser = host.module("nodes.host.adapter").HostDenoiser(model, clip, small.vae())
+        other = host.module("nodes.host.adapter").HostDenoiser(
+            model.clone(), clip.clone(), small.vae()
+        )
         before = _seen(host, denoiser)
         inputs = _inputs()
         expected = denoiser.loss(inputs[0], denoiser.encode_prompts(TEXTS), *inputs[1:])

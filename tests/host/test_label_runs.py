@@ -74,7 +74,7 @@ def train_every_label(host):
     if not outcome.ok:
         return outcome.error
     each, drawn = dict(taken), _drawn_for_each(host, _graph("both", preview_every=2, **PER_LABEL))
-    settings, labels = host.module("nsync.settings"), host.module("nsync.labels")
+    settings, labels = host.module("nsync.settings"), host.module("nsync.sets.labels")
     wanted = settings.TrainSettings(rule="projection", negatives_from="other labels")
     given["style_set"] = labels.by_label(wanted, given["style_set"])["monet"]
     alone = host.run(_graph("alone", labels="one style"))
@@ -131,7 +131,8 @@ def stop_in_the_second(host):
     """After its first step; then the same graph again."""
     import comfy.model_management as management
 
-    progress, run = host.module("nodes.progress").TrainingProgress, host.module("nodes.run")
+    progress = host.module("nodes.progress").TrainingProgress
+    run = host.module("nodes.training.run")
     _, taken = _given(host)
     host.run(_graph("undisturbed"))
     expected, shown = list(taken["lora"]), progress.on_step
@@ -203,7 +204,7 @@ def test_every_label_pauses_and_goes_on(answers):
 
 def go_bad_in_the_first(host):
     """Its numbers do, as the trainer tells it."""
-    run, log = host.module("nodes.run").TrainingRun, host.module("nsync.run_log")
+    run, log = host.module("nodes.training.run").TrainingRun, host.module("nsync.runs.log")
     _given(host)
     train = run.train
 
@@ -217,7 +218,7 @@ def go_bad_in_the_first(host):
         outcome = host.run(_graph("bad"))
     finally:
         run.train = train
-    loras = host.module("nodes.lora").lora_folder()
+    loras = host.module("nodes.host.lora").lora_folder()
     return [outcome.error, sorted(path.name for path in loras.glob("bad*"))]
 
 

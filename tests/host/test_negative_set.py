@@ -52,7 +52,7 @@ def paint_and_paint_again(host):
 
 def _identity(host):
     model, clip, vae = host.nodes["NSYNC_TinyBase"].execute().result
-    return host.module("nodes.host").HostDenoiser(model, clip, vae).identity
+    return host.module("nodes.host.adapter").HostDenoiser(model, clip, vae).identity
 
 
 def graph(**changes):
@@ -149,7 +149,7 @@ def stop_in_the_middle(host):
 
     module = host.module("nsync.negatives")
     module.BATCH_MOST = 1
-    original = host.module("nodes.host").HostDenoiser.generate
+    original = host.module("nodes.host.adapter").HostDenoiser.generate
     calls = []
 
     def generate(self, *args, **start):
@@ -158,7 +158,7 @@ def stop_in_the_middle(host):
             management.interrupt_current_processing()  # as the page's stop button does
         return original(self, *args, **start)
 
-    host.module("nodes.host").HostDenoiser.generate = generate
+    host.module("nodes.host.adapter").HostDenoiser.generate = generate
     stopped = host.run(graph(name="stopped"))
     left = len(list((host.base / "output/nsync/negatives/stopped").glob("*.png")))
     finished = host.run(graph(name="stopped"))

@@ -70,7 +70,7 @@ def _serve(host, graphs):
 
         def give(self, model, clip, vae):
             taken["base"], taken["before"] = model, graphs.draw(model, 768)
-            denoiser = host.module("nodes.host").HostDenoiser(model, clip, vae)
+            denoiser = host.module("nodes.host.adapter").HostDenoiser(model, clip, vae)
             return (graphs.style_set(host, denoiser.identity),)
 
     class TestNames:

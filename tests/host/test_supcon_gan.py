@@ -183,7 +183,8 @@ def stop(host):
             "file": f"{name}_stopped_at_{steps}.safetensors",
             "again": [again.error, again.outputs[number]["text"][0]],
         }
-    lists = {k: host.module("nodes.trained_files").file_options(k) for k in _FOLDERS.values()}
+    files = host.module("nodes.supcon.trained_files")
+    lists = {kind: files.file_options(kind) for kind in _FOLDERS.values()}
     return found | {"lists": lists}
 
 

@@ -56,8 +56,8 @@ def compare_the_doors(host, folder):
     unet = UNet2DConditionModel.from_pretrained(folder / "unet", **full)
     auto = AutoencoderKL.from_pretrained(folder / "vae", **full)
     with torch.inference_mode():
-        model, clip, vae = host.module("nodes.tiny_model").load_tiny_base(folder)
-        denoiser = host.module("nodes.host").HostDenoiser(model, clip, vae)
+        model, clip, vae = host.module("nodes.tiny.model").load_tiny_base(folder)
+        denoiser = host.module("nodes.host.adapter").HostDenoiser(model, clip, vae)
         source = torch.Generator().manual_seed(1)
         pixels = torch.rand(2, 3, 64, 64, generator=source)
         noise = torch.randn(2, auto.config.latent_channels, 16, 16, generator=source)
@@ -212,7 +212,7 @@ def test_style_pictures_come_from_their_seed(answers):
 
 def load_incomplete(host):
     try:
-        host.module("nodes.tiny_model").load_tiny_base(host.base / "nothing")
+        host.module("nodes.tiny.model").load_tiny_base(host.base / "nothing")
     except ValueError as error:
         return str(error)
     return ""

@@ -17,7 +17,7 @@ def ask_everything(host):
 
 def draw_a_world(host):
     """What the node gives, as it was asked."""
-    node = host.module("nodes.tiny_world_pictures")
+    node = host.module("nodes.tiny.world_pictures")
     asked = {"styles": "flat, stained glass", "scenes": "one object", "count": 6, "seed": 3}
     drawn = {by: node.TinyWorldPictures.execute(by, **asked).result for by in node.LABEL_BY}
     again = node.TinyWorldPictures.execute("style", **asked).result[0]
@@ -67,7 +67,7 @@ def draw_a_sheet(host):
     import numpy as np
     import torch
 
-    previews = host.module("nodes.gan_previews")
+    previews = host.module("nodes.supcon.gan_previews")
     pictures = torch.arange(5).view(5, 1, 1, 1).expand(5, 3, 4, 4) / 10
     drawn = np.asarray(previews.sheet(pictures))
     labels = host.module("nsync.supcon.labels").Labels

@@ -101,7 +101,7 @@ def _watched(host, text):
     """What the text encoders say of a prompt at the moment when the weights are saved."""
     import torch
 
-    kind, seen = host.module("nodes.run").TrainingRun, {}
+    kind, seen = host.module("nodes.training.run").TrainingRun, {}
     export = kind.export
 
     def watch(run, learned, steps):

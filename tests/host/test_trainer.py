@@ -114,9 +114,9 @@ def _compare_loaded_with_trained(host, kind):
     """For each choice of layers: the loss with adapters, and with the file of them loaded."""
     import torch
 
-    lora, checkpoint = host.module("nodes.lora"), host.module("nsync.checkpoint")
+    lora, checkpoint = host.module("nodes.host.lora"), host.module("nsync.checkpoint")
     adapters, layers = host.module("nsync.adapters"), host.module("nsync.layers")
-    denoisers = host.module("nodes.host")
+    denoisers = host.module("nodes.host.adapter")
     graphs = _helpers()
     given = graphs.sockets(host, kind)
     given.pop("style_set")

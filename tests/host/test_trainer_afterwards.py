@@ -115,7 +115,7 @@ def _sockets(host, broken):
         with torch.inference_mode():
             weights["diffusion_model.out.2.bias"][0] = torch.nan
         parts = {part: given[part] for part in ("model", "clip", "vae")}
-        base = host.module("nodes.host").HostDenoiser(**parts).identity
+        base = host.module("nodes.host.adapter").HostDenoiser(**parts).identity
         given["style_set"] = trainer_graph.style_set(host, base)
     return given
 

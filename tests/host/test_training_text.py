@@ -47,7 +47,7 @@ def _denoiser(host, family):
             text_models.clip(family),
             small_models.vae(),
         )
-    return host.module("nodes.host").HostDenoiser(model, clip, vae)
+    return host.module("nodes.host.adapter").HostDenoiser(model, clip, vae)
 
 
 # --- what is read ---------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def _of_the_tables(host, denoiser, known, text):
 
     encoders = denoiser.text_encoders
     tables = [encoder.get_input_embeddings().weight for encoder in encoders.values()]
-    ids = host.module("nodes.words").token_ids(denoiser._clip, known)
+    ids = host.module("nodes.host.words").token_ids(denoiser._clip, known)
     for table in tables:
         table.requires_grad_()
     gradients = torch.autograd.grad(_number(denoiser, text), tables)
@@ -178,7 +178,7 @@ def passes_with_trained_text(host):
         given = text_models.sockets(host, family)
         channels = given["vae"].latent_channels
         given.pop("style_set")
-        denoiser = host.module("nodes.host").HostDenoiser(**given)
+        denoiser = host.module("nodes.host.adapter").HostDenoiser(**given)
         gradients.well_conditioned(denoiser.network)
         batches = gradients.batches(host, channels)
         settings = {way: make(**options, **change) for way, change in WAYS.items()}

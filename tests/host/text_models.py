@@ -68,7 +68,7 @@ def sockets(host, family):
     made.set_inference_dtype(torch.float32, None)
     model = small_models.patcher(made.get_model({}, "").eval())
     given = {"model": model, "clip": clip(family), "vae": architectures.vae(family)}
-    base = host.module("nodes.host").HostDenoiser(**given).identity
+    base = host.module("nodes.host.adapter").HostDenoiser(**given).identity
     return given | {"style_set": trainer_graph.style_set(host, base)}
 
 

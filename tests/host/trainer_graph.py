@@ -121,7 +121,7 @@ def sockets(host, kind, dtype=torch.float32):
     """What a graph of the family has on the trainer's sockets."""
     with torch.inference_mode():  # as the host's own loaders
         model, clip, vae = architectures.sockets(kind, dtype)
-    denoiser = host.module("nodes.host").HostDenoiser(model, clip, vae)
+    denoiser = host.module("nodes.host.adapter").HostDenoiser(model, clip, vae)
     made = style_set(host, denoiser.identity)
     return {"model": model, "clip": clip, "vae": vae, "style_set": made}
 

@@ -8,7 +8,7 @@ from gan_files import tower
 from torch import nn
 
 from nsync.draws import generator
-from nsync.run_parts import TrainResult
+from nsync.runs.parts import TrainResult
 from nsync.supcon.gan.adversarial import CROSS_ENTROPY
 from nsync.supcon.gan.attn_gan import AttnGan
 from nsync.supcon.gan.contract import Family

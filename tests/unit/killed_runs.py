@@ -27,7 +27,7 @@ from small_runs import EVERYTHING, QUICK, assert_equal, assert_same_end, run, te
 
 from nsync.files import numbered, write_atomic  # noqa: E402
 from nsync.learner import Learned  # noqa: E402
-from nsync.run_folder import RunFolder  # noqa: E402
+from nsync.runs.folder import RunFolder  # noqa: E402
 
 SETTINGS = replace(
     QUICK, steps=6, save_every=1, validation=1, validate_every=3, preview_every=0, **EVERYTHING

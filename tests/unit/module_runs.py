@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from nsync.draws import generator
-from nsync.judgements import CADENCE, differing
-from nsync.resume import Standing
-from nsync.run_parts import TrainResult
-from nsync.session import Session
+from nsync.runs.judgements import CADENCE, differing
+from nsync.runs.parts import TrainResult
+from nsync.runs.session import Session
+from nsync.runs.standing import Standing
 from nsync.supcon.gan.averaging import Average
 from nsync.supcon.learner import ModuleLearner, ModulesLearned
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from supcon_sets import flags, small
 
-from nsync.run_parts import TrainResult
+from nsync.runs.parts import TrainResult
 from nsync.supcon.encoder_file import save_encoders
 from nsync.supcon.encoders import Encoders
 from nsync.supcon.learner import ModulesLearned

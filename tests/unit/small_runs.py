@@ -11,8 +11,8 @@ from tiny_denoiser import TinyDenoiser, tiny_set
 from torch import Tensor, nn
 
 from nsync.learner import Learned, Learner
-from nsync.run_folder import RunFolder, State
-from nsync.session import Session, StepReport
+from nsync.runs.folder import RunFolder, State
+from nsync.runs.session import Session, StepReport
 from nsync.settings import BOTH, TrainSettings
 from nsync.training import TrainResult, train
 

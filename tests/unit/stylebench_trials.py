@@ -16,10 +16,10 @@ from benchmarks.stylebench.trials.step import Running, Step
 from benchmarks.stylebench.trials.steps import STEPS
 from nsync.batches import encode_set
 from nsync.branches import Batch, BranchPasses
-from nsync.images import png, to_picture
 from nsync.learner import Learned, Learner
+from nsync.pictures.images import png, to_picture
 from nsync.prompts import Prompts
-from nsync.run_folder import RunFolder
+from nsync.runs.folder import RunFolder
 from nsync.settings import TrainSettings
 from nsync.style_set import StyleSet
 from nsync.trained import trained

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsync.buckets import MAX_ASPECT, bucket_size, fit
+from nsync.pictures.buckets import MAX_ASPECT, bucket_size, fit
 
 sides = st.integers(min_value=1, max_value=20_000)
 multiples = st.sampled_from([4, 8, 16, 32, 64])

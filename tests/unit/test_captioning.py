@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from small_captioners import blip, florence, llava
 
-from nsync import captioning
-from nsync.captioning import DEFAULT_INSTRUCTION, caption_folder, captioner, trimmed
 from nsync.errors import InputError
-from nsync.style_folder import read_folder
+from nsync.pictures import captioning
+from nsync.pictures.captioning import DEFAULT_INSTRUCTION, caption_folder, captioner, trimmed
+from nsync.sets.folder import read_folder
 from nsync.style_set import StyleSet
 
 FAMILIES = {"blip": blip, "llava": llava, "florence": florence}

@@ -17,8 +17,8 @@ from small_pipelines import (
 )
 
 from nsync.denoiser import Denoiser
-from nsync.diffusers_denoiser import DiffusersDenoiser
 from nsync.errors import InputError
+from nsync.pipelines.denoiser import DiffusersDenoiser
 
 PROMPTS = ["two red circles on the left", "a blue ring over a hill", "a cross"]
 TIMES = torch.tensor([0.0, 0.3137, 1.0])
@@ -245,8 +245,8 @@ def test_other_pipelines_are_refused(make, told):
 def test_diffusers_is_loaded_only_by_who_asks_for_it():
     lines = (
         "import sys, nsync, nsync.denoiser, nsync.training, nsync.negatives, nsync.tiny.ruler",
-        "print('diffusers' in sys.modules, 'nsync.diffusers_denoiser' in sys.modules)",
-        "import nsync.diffusers_denoiser",
+        "print('diffusers' in sys.modules, 'nsync.pipelines.denoiser' in sys.modules)",
+        "import nsync.pipelines.denoiser",
         "print('diffusers' in sys.modules)",
     )
     done = subprocess.run(

@@ -12,10 +12,10 @@ from diffusers import (
 )
 from small_pipelines import small_flow, small_sd, small_sdxl, small_v, source, tiny_pipeline
 
-from nsync import diffusers_denoiser
 from nsync.denoiser import SamplerSettings
-from nsync.diffusers_denoiser import DiffusersDenoiser
 from nsync.errors import InputError
+from nsync.pipelines import denoiser as pipeline_denoiser
+from nsync.pipelines.denoiser import DiffusersDenoiser
 from nsync.tiny.captions import PHRASES
 from nsync.tiny.ruler import Ruler
 from nsync.tiny.scenes import Scene
@@ -139,7 +139,7 @@ def test_a_picture_depends_on_its_own_prompt_and_seed(make, sampler, monkeypatch
     denoiser, settings = DiffusersDenoiser(make()), SamplerSettings(3, 3.0, sampler)
     state = torch.random.get_rng_state()
     together = denoiser.generate(PROMPTS, [5, 6, 7], SIZE, settings)
-    monkeypatch.setattr(diffusers_denoiser, "BATCH_PIXELS", 2 * SIZE[0] * SIZE[1])
+    monkeypatch.setattr(pipeline_denoiser, "BATCH_PIXELS", 2 * SIZE[0] * SIZE[1])
     batched = denoiser.generate(PROMPTS, [5, 6, 7], SIZE, settings)
     alone = [denoiser.generate([PROMPTS[i]], [5 + i], SIZE, settings) for i in range(3)]
     assert torch.equal(torch.random.get_rng_state(), state)

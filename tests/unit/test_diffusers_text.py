@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import save_file
 from small_pipelines import small_sd, small_sdxl, tiny_pipeline
 
-from nsync.diffusers_denoiser import DiffusersDenoiser
 from nsync.errors import InputError
+from nsync.pipelines.denoiser import DiffusersDenoiser
 from nsync.words import contains_word
 
 PROMPTS = ["two red circles on the left, over a hill", "", "a blue ring " * 40]

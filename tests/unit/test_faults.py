@@ -29,9 +29,9 @@ from torch import Tensor
 from nsync.adapters import fresh
 from nsync.layers import ATTENTION, select_layers
 from nsync.optimizers import OPTIMIZERS
-from nsync.run_folder import RunFolder
-from nsync.run_log import DivergedError, NonFiniteError
-from nsync.session import StepReport
+from nsync.runs.folder import RunFolder
+from nsync.runs.log import DivergedError, NonFiniteError
+from nsync.runs.session import StepReport
 from nsync.settings import BOTH, EMBEDDING, LORA, TrainSettings
 
 NAN, INF = float("nan"), float("inf")

@@ -22,7 +22,7 @@ from module_runs import modules_as_if_on_a_device
 from small_runs import Stop, assert_equal, assert_same_end, config, records, state, stop_at
 
 from nsync.errors import InputError
-from nsync.run_log import NonFiniteError
+from nsync.runs.log import NonFiniteError
 from nsync.supcon.contrast import CONTRASTS
 from nsync.supcon.gan.batches import draw_sides, encode_pairs
 from nsync.supcon.gan.steps import generator_loss

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageFile
 
 from nsync.errors import InputError
-from nsync.images import MAX_PIXELS, examine, image_size, read_image
+from nsync.pictures.images import MAX_PIXELS, examine, image_size, read_image
 
 ORANGE = (250, 120, 10)
 

@@ -12,7 +12,7 @@ from tiny_denoiser import TinyDenoiser, tiny_set
 
 from nsync.batches import check_set, draw_batches, encode_set
 from nsync.errors import InputError
-from nsync.labels import by_label
+from nsync.sets.labels import by_label
 from nsync.settings import BOTH, OTHER_LABELS, PAINTED_AND_OTHERS, TrainSettings
 from nsync.style_set import StyleSet
 from nsync.training import check_runs

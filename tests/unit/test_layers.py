@@ -1,5 +1,6 @@
 """The arrow of the house: nodes -> nsync, never back."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,15 @@ def host_modules_of_library(root: Path) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     return [name for name in done.stdout.strip().split(",") if name]
+
+
+@pytest.mark.parametrize("half", ["nsync", "nodes"])
+def test_every_folder_is_a_package_and_says_what_it_is_for(half):
+    """The check above walks packages only: a folder without `__init__.py` would go unseen."""
+    for folder in {path.parent for path in (ROOT / half).rglob("*.py")}:
+        told = folder / "__init__.py"
+        assert told.exists(), folder
+        assert ast.get_docstring(ast.parse(told.read_text(encoding="utf-8"))), folder
 
 
 def test_library_never_imports_the_host():

@@ -29,9 +29,9 @@ from tiny_denoiser import TinyDenoiser, tiny_set
 from torch import Tensor
 
 from nsync.errors import InputError
-from nsync.run_folder import RunFolder
-from nsync.run_log import NonFiniteError, RunLog
-from nsync.session import Session
+from nsync.runs.folder import RunFolder
+from nsync.runs.log import NonFiniteError, RunLog
+from nsync.runs.session import Session
 from nsync.settings import BOTH, TrainSettings
 
 SCHEDULE_FREE = {"trains": BOTH, **with_optimizer("schedule-free adamw")}

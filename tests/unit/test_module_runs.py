@@ -9,7 +9,7 @@ from module_runs import Duel, Duellists, held, modules_as_if_on_a_device, run_du
 from small_runs import Stop, assert_equal, assert_same_end, records, run, state, stop_at
 
 from nsync.errors import InputError
-from nsync.run_log import DivergedError, NonFiniteError
+from nsync.runs.log import DivergedError, NonFiniteError
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5])

@@ -9,9 +9,9 @@ from denoisers import SmallDenoiser
 
 from nsync.denoiser import Denoiser, SamplerSettings
 from nsync.errors import InputError
-from nsync.images import read_image
-from nsync.negative_store import missing_files
 from nsync.negatives import NegativeSettings, make_negatives, plan
+from nsync.pictures.images import read_image
+from nsync.sets.negative_store import missing_files
 from nsync.style_set import StyleItem, StyleSet
 
 SETTINGS = NegativeSettings(sampler=SamplerSettings(steps=2, guidance=1.0), per_positive=2)

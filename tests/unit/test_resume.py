@@ -29,7 +29,7 @@ from torch import Tensor
 from nsync.errors import InputError
 from nsync.lora_file import LowRank
 from nsync.optimizers import OPTIMIZERS
-from nsync.run_folder import RunFolder
+from nsync.runs.folder import RunFolder
 from nsync.settings import BOTH, EMBEDDING, TrainSettings
 
 WAYS = {

@@ -10,7 +10,7 @@ from small_runs import assert_equal, files_of
 
 from nsync import files
 from nsync.errors import InputError
-from nsync.run_folder import RunFolder, State
+from nsync.runs.folder import RunFolder, State
 
 TENSORS = {
     "weights.lora": torch.tensor([1.0, -0.0, float("inf"), 1e-45]),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsync.run_log import DivergedError, LossWatch, NonFiniteError, RunLog, ShareWatch
+from nsync.runs.log import DivergedError, LossWatch, NonFiniteError, RunLog, ShareWatch
 
 BAD = {"loss_positive": float("nan"), "removed": 0.1}
 FAULT = "The loss is NaN."

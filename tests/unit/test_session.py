@@ -26,7 +26,7 @@ from torch import Tensor
 
 from nsync.batches import draw_batches, encode_set, held_out
 from nsync.draws import generator
-from nsync.session import StepReport
+from nsync.runs.session import StepReport
 from nsync.settings import BOTH, EMBEDDING, TrainSettings
 from nsync.validation import TIMES
 

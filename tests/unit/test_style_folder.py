@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from nsync.buckets import bucket_size
-from nsync.captions import MAX_CAPTION
 from nsync.errors import InputError
-from nsync.style_folder import pictures_in, read_folder, read_lists
+from nsync.pictures.buckets import bucket_size
+from nsync.pictures.captions import MAX_CAPTION
+from nsync.pictures.folder import pictures_in
+from nsync.sets.folder import read_folder, read_lists
 from nsync.style_set import StyleSet, check_prompts
 
 EMPTY = StyleSet((), "sks", resolution=64)

@@ -7,7 +7,7 @@ import torch
 from benchmarks.stylebench.draw import Drawn
 from benchmarks.stylebench.measure import CONTENT, Instruments, Truth, copies
 from benchmarks.stylebench.world import Scenes, draw_apart, positives, references
-from nsync.images import to_uint8
+from nsync.pictures.images import to_uint8
 from nsync.tiny.ruler import TABLES, Ruler
 from nsync.tiny.world import render
 

@@ -15,7 +15,7 @@ from benchmarks.stylebench.run import run_study
 from benchmarks.stylebench.store import read
 from benchmarks.stylebench.study import BASE, Study
 from benchmarks.stylebench.study_file import read_study
-from nsync.images import image_size
+from nsync.pictures.images import image_size
 
 pytestmark = pytest.mark.slow
 

@@ -22,9 +22,9 @@ from benchmarks.stylebench.world import (
     with_others,
 )
 from nsync.denoiser import SamplerSettings
-from nsync.diffusers_denoiser import DiffusersDenoiser
-from nsync.images import read_image
 from nsync.negatives import NegativeSettings
+from nsync.pictures.images import read_image
+from nsync.pipelines.denoiser import DiffusersDenoiser
 from nsync.tiny.ruler import Ruler
 
 SAMPLER = SamplerSettings(steps=2, guidance=1.0)

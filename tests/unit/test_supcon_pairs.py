@@ -7,8 +7,8 @@ import pytest
 import torch
 from supcon_sets import SIDE, labelled_set
 
-from nsync.buckets import fit
 from nsync.errors import InputError
+from nsync.pictures.buckets import fit
 from nsync.supcon.labels import read_labels
 from nsync.supcon.losses import label_overlap
 from nsync.supcon.pairs import draw_rows, read_pairs, split

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nsync.denoiser import SamplerSettings
-from nsync.images import png, to_picture
+from nsync.pictures.images import png, to_picture
 from nsync.style_set import StyleItem, StyleSet
 
 WORDS, WIDTH, ROWS = 10, 8, 32

@@ -11,10 +11,10 @@ from nsync.denoiser import Denoiser
 from nsync.learner import Learner
 from nsync.optimizers import clip
 from nsync.prompts import Prompts
-from nsync.readings import ItemLosses
-from nsync.resume import Standing
-from nsync.run_parts import Export, StepReport
-from nsync.session import Session
+from nsync.runs.parts import Export, StepReport
+from nsync.runs.readings import ItemLosses
+from nsync.runs.session import Session
+from nsync.runs.standing import Standing
 from nsync.settings import TrainSettings
 from nsync.style_set import StyleSet
 from nsync.trained import trained

@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import ClassVar
 
-from ...judgements import (
+from ...optimizers import schedule_factor
+from ...runs.judgements import (
     CADENCE,
     Judgement,
     above_zero,
@@ -14,7 +15,6 @@ from ...judgements import (
     pace,
     share,
 )
-from ...optimizers import schedule_factor
 from ..contrast import CONTRASTS, SUPCON, Weights
 from .adversarial import ADVERSARIAL, CROSS_ENTROPY, HINGE
 from .attn_gan import AttnGan
@@ -64,7 +64,7 @@ class GanSettings:
             ones, with the same texts.
         seed: every random draw is derived from it.
         log_every, preview_every, save_every, keep_last, pause_every, score_every: see
-            `nsync.run_parts.Pace`.
+            `nsync.runs.parts.Pace`.
     """
 
     steps: int = 10000

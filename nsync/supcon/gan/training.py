@@ -11,9 +11,9 @@ from ... import __version__
 from ...draws import seeded
 from ...errors import InputError
 from ...identity import feed_tensors
-from ...resume import Standing
-from ...run_parts import Export, StepReport, TrainResult, Watch
-from ...session import Session
+from ...runs.parts import Export, StepReport, TrainResult, Watch
+from ...runs.session import Session
+from ...runs.standing import Standing
 from ..contrast import CLASSIFIER
 from ..encoders import Encoders, check_captions, device_of, identity
 from ..learner import ModuleLearner, ModulesLearned
@@ -55,7 +55,7 @@ def train(
     Args:
         encoders: in eval mode, and frozen, or memory is kept for gradients that nobody takes.
         pairs: of the family's `image_size`.
-        folder: of this run; see `nsync.run_folder`.
+        folder: of this run; see `nsync.runs.folder`.
         export: called at the end, at a pause, or when the run stops early with something learned.
         vision: see `Family.needs_vision`.
         on_step: called after every step; whatever it raises stops the run.

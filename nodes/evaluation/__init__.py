@@ -1,0 +1,1 @@
+"""Nodes that draw, score and compare: was the style caught?"""

@@ -1,0 +1,247 @@
+"""The Style Comparison node: the same prompts and seeds, drawn without and with each LoRA."""
+
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from comfy_api.latest import io
+
+from ...nsync.denoiser import SamplerSettings
+from ...nsync.errors import InputError
+from ...nsync.evaluation.drawing import Comparison, arm_of
+from ...nsync.evaluation.grid import grid
+from ...nsync.style_set import DEFAULT_TEMPLATE, check_template
+from ..folders import run_folder
+from ..host.adapter import HostDenoiser
+from ..host.lora import apply_lora
+from ..progress import on_picture
+from ..prompts import prompt_lines
+from ..sampling import sampling_inputs
+from ..sockets import ArmsSocket
+
+BASE = "base"
+_EMBEDDING, _RUN = "embedding:", "run:"
+_CHECKPOINT = "lora.safetensors"
+
+
+class StyleComparison(io.ComfyNode):
+    """`NSYNC_StyleComparison`."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="NSYNC_StyleComparison",
+            display_name="Style Comparison",
+            category="NSYNC",
+            description="Draws the same prompts with the same seeds by the base model and by each "
+            "LoRA or embedding: a labelled grid to look at, and the arms that Style Evaluator "
+            "scores.",
+            search_aliases=["xy plot", "compare loras", "compare checkpoints", "lora grid"],
+            inputs=[*_sockets(), *_words(), *_sampling()],
+            outputs=[
+                ArmsSocket.Output(display_name="arms", tooltip="For Style Evaluator."),
+                io.Image.Output(display_name="grid", tooltip="Prompts down, arms across."),
+                io.Image.Output(
+                    display_name="images",
+                    is_output_list=True,
+                    tooltip="The pictures one by one: all of the base, then of the next arm.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, loras: str | None, **_: object) -> str:
+        """Changes when a file that a line names is written anew."""
+        files = [_file(name) for name in _names(loras or "")]
+        there = filter(_is_there, files)
+        return ",".join(f"{file} {file.stat().st_mtime_ns}" for file in there)
+
+    @classmethod
+    def execute(
+        cls,
+        model: ModelPatcher,
+        clip: CLIP,
+        vae: VAE,
+        loras: str,
+        captions: str,
+        token: str,
+        template: str,
+        seed: int,
+        per_caption: int,
+        width: int,
+        height: int,
+        steps: int,
+        guidance: float,
+        sampler: str,
+        scheduler: str,
+        drift: bool,
+    ) -> io.NodeOutput:
+        check_template("template", template, "caption", "token")
+        comparison = Comparison(
+            captions=caption_lines(captions),
+            token=token,
+            template=template,
+            seed=seed,
+            per_caption=per_caption,
+            size=(width, height),
+            sampler=SamplerSettings(steps, guidance, sampler, scheduler),
+            drift=drift,
+        )
+        names = [BASE, *_checked(loras)]
+        on_item, arms = on_picture(), []
+        for denoiser, name, word in _models(model, clip, vae, names, token):
+            told = partial(_told, on_item, len(arms), len(names))
+            arms.append(arm_of(comparison, denoiser, name, word, told))
+        pictures = [picture for arm in arms for picture in arm.pictures]
+        shown = torch.from_numpy(grid(arms)).float()[None] / 255
+        return io.NodeOutput(tuple(arms), shown, [_image(picture) for picture in pictures])
+
+
+def _told(on_item: Callable[[int, int], None], arm: int, arms: int, done: int, total: int) -> None:
+    """Progress over all arms from the progress in one."""
+    on_item(arm * total + done, arms * total)
+
+
+def _models(
+    model: ModelPatcher, clip: CLIP, vae: VAE, names: list[str], token: str
+) -> Iterator[tuple[HostDenoiser, str, str]]:
+    """Each arm's model, its name, and the word that stands for the style in its prompts."""
+    for name in names:
+        if name == BASE or name.startswith(_EMBEDDING):
+            word = name if name.startswith(_EMBEDDING) else token
+            yield HostDenoiser(model, clip, vae), name.removeprefix(_EMBEDDING), word
+            continue
+        tensors = comfy.utils.load_torch_file(str(_file(name)), safe_load=True)
+        title = name.removeprefix(_RUN) if name.startswith(_RUN) else Path(name).stem
+        yield HostDenoiser(*apply_lora(model, clip, tensors), vae), title, token
+
+
+def _checked(loras: str) -> list[str]:
+    """The files and embeddings that the lines name.
+
+    Raises:
+        InputError: a line names no file.
+    """
+    names = _names(loras)
+    embeddings = map(Path, folder_paths.get_filename_list("embeddings"))
+    known = {f"{_EMBEDDING}{file.with_suffix('').as_posix()}" for file in embeddings}
+    missing = [name for name in names if name not in known and not _is_there(_file(name))]
+    if missing:
+        raise InputError(
+            "loras",
+            "names of LoRA files as Load LoRA lists them, one a line (* stands for any letters), "
+            "embedding:name, or run:name for a watched run's checkpoints",
+            ", ".join(map(repr, missing)),
+            "Press R in the page if a file is new.",
+        )
+    return names
+
+
+def _names(loras: str) -> list[str]:
+    """What the lines name, one by one; a line that names nothing stays as it is."""
+    known = folder_paths.get_filename_list("loras")
+    names = []
+    for line in filter(None, map(str.strip, loras.splitlines())):
+        if line.startswith(_RUN):
+            folders = (run_folder(line.removeprefix(_RUN)) / "scores").glob("step_*")
+            kept = sorted(place.name for place in folders if (place / _CHECKPOINT).exists())
+            names += [f"{line}/{place}" for place in kept] or [line]
+        else:
+            names += [name for name in known if fnmatchcase(name, line)] or [line]
+    return names
+
+
+def _file(name: str) -> Path | None:
+    """The file of a LoRA that the host lists, or of a run's checkpoint; nothing else's."""
+    if name.startswith(_RUN):
+        run, _, step = name.removeprefix(_RUN).partition("/")
+        return run_folder(run) / "scores" / step / _CHECKPOINT
+    if name not in folder_paths.get_filename_list("loras"):
+        return None
+    return Path(folder_paths.get_full_path_or_raise("loras", name))
+
+
+def _is_there(file: Path | None) -> bool:
+    return file is not None and file.is_file()
+
+
+def caption_lines(text: str) -> tuple[str, ...]:
+    """The captions of a text, one a line.
+
+    Raises:
+        InputError: there is none.
+    """
+    lines = tuple(prompt_lines(text))
+    if not lines:
+        raise InputError("captions", "at least one line", "none")
+    return lines
+
+
+def _image(picture: torch.Tensor) -> torch.Tensor:
+    return picture.movedim(0, -1)[None].float() / 255
+
+
+def _sockets() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="The base model."),
+        io.Clip.Input("clip", tooltip="Its text encoder."),
+        io.Vae.Input("vae", tooltip="Its VAE."),
+    ]
+
+
+def _words() -> list[io.Input]:
+    return [
+        io.String.Input(
+            "loras",
+            default="",
+            multiline=True,
+            tooltip="What to compare with the base, one a line: names as Load LoRA lists them (* "
+            "stands for any letters: my_style*), embedding:name, or run:name for the "
+            "checkpoints that Style Watch kept of a run. Connect the trainer's lora_name to "
+            "compare what it has just made.",
+        ),
+        io.String.Input(
+            "captions",
+            default="",
+            multiline=True,
+            tooltip="What to draw, one a line, without a word about the style. Take captions that "
+            "training has not seen; 20 or more make a verdict.",
+        ),
+        io.String.Input("token", default="sks", tooltip="The word that stands for the style."),
+        io.String.Input(
+            "template",
+            default=DEFAULT_TEMPLATE,
+            tooltip="How a caption and the token make a prompt, as in training.",
+        ),
+        io.Boolean.Input(
+            "drift",
+            default=False,
+            tooltip="Draw every caption without the token as well, to see how much the LoRA has "
+            "changed what it should not touch. Twice the time.",
+        ),
+    ]
+
+
+def _sampling() -> list[io.Input]:
+    return [
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFF,
+            control_after_generate=False,
+            tooltip="Of the first picture of each caption; every arm has the same seeds.",
+        ),
+        io.Int.Input(
+            "per_caption", default=1, min=1, max=64, tooltip="Pictures of each caption and arm."
+        ),
+        io.Int.Input("width", default=512, min=16, max=4096, step=8, tooltip="In pixels."),
+        io.Int.Input("height", default=512, min=16, max=4096, step=8, tooltip="In pixels."),
+        *sampling_inputs(steps=30),
+    ]

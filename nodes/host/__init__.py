@@ -1,0 +1,1 @@
+"""Where ComfyUI's own objects are touched: MODEL, CLIP, VAE, LoRAs, devices."""

@@ -1,0 +1,56 @@
+"""The identity of a base: what a negative set and a LoRA are bound to."""
+
+import hashlib
+import weakref
+
+from comfy.model_patcher import ModelPatcher
+from comfy.quant_ops import QuantizedTensor
+from torch import Tensor, nn
+
+from ...nsync.identity import feed_tensor
+
+_PREFIX = "diffusion_model."
+
+_known: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+
+
+def identity_of(patcher: ModelPatcher) -> str:
+    """SHA-256 (hex) of the diffusion model's weights and of the LoRAs patched onto them.
+
+    Of each tensor the name, and what `nsync.identity.feed_tensor` samples of it.
+    The same file gives the same identity in every session; a LoRA on the socket changes it.
+    """
+    if patcher.model not in _known:
+        _known[patcher.model] = _weights_digest(patcher)
+    digest = hashlib.sha256(_known[patcher.model].encode())
+    for key in sorted(key for key in patcher.patches if key.startswith(_PREFIX)):
+        digest.update(key.encode())
+        _feed(digest, patcher.patches[key])
+    return digest.hexdigest()
+
+
+def _weights_digest(patcher: ModelPatcher) -> str:
+    digest = hashlib.sha256()
+    for key, value in sorted(patcher.model.named_parameters(), key=lambda pair: pair[0]):
+        if key.startswith(_PREFIX):
+            # A loaded model holds the patched weights; the host keeps the original ones apart.
+            original = patcher.backup[key].weight if key in patcher.backup else value
+            digest.update(key.encode())
+            _feed(digest, original)
+    return digest.hexdigest()
+
+
+def _feed(digest: "hashlib._Hash", value: object) -> None:
+    if isinstance(value, QuantizedTensor):
+        value = value.dequantize()  # its shape and its numbers say nothing without their scale
+    if isinstance(value, Tensor):
+        feed_tensor(digest, value)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _feed(digest, part)
+    elif hasattr(value, "weights"):  # the host's LoRA, LoHa, LoKr, ...
+        digest.update(type(value).__name__.encode())
+        _feed(digest, value.weights)
+    else:
+        told = getattr(value, "__qualname__", None) or repr(value)
+        digest.update(told.encode())

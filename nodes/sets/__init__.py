@@ -1,0 +1,1 @@
+"""Nodes that make a style set: pictures, captions, negatives."""

@@ -1,0 +1,1 @@
+"""Nodes of the embedded tiny base and its world of pictures."""

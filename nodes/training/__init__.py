@@ -1,0 +1,1 @@
+"""The node that teaches a model a style, and its runs."""

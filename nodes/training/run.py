@@ -1,0 +1,236 @@
+"""One training run as the host sees it: where its files go, what is checked, what is shown."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import comfyui_version
+import folder_paths
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import CLIP, VAE
+from torch import nn
+
+from ...nsync.adapters import layer_key
+from ...nsync.checkpoint import (
+    check_names,
+    check_room,
+    embedding_tensors,
+    export_file,
+    lora_tensors,
+    metadata,
+)
+from ...nsync.denoiser import SamplerSettings
+from ...nsync.errors import InputError
+from ...nsync.evaluation.watch import StyleWatch
+from ...nsync.files import numbered, write_atomic
+from ...nsync.layers import trainable_layers
+from ...nsync.learner import Learned
+from ...nsync.lora_file import LowRank, match_layers, read_lora
+from ...nsync.settings import TrainSettings
+from ...nsync.style_set import StyleSet
+from ...nsync.trained import EMBEDDING, LORA, check_layers, chosen_layers, trained_count
+from ...nsync.training import TrainResult, check_runs, run_config, train
+from ..evaluation.evaluator import set_pictures, vector_store
+from ..evaluation.watch import WatchRequest
+from ..folders import ANEW, CONTINUE, export_title, run_folder
+from ..host.adapter import HostDenoiser
+from ..host.lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
+from ..progress import HostStyleWatch, Previews, TrainingProgress, on_picture
+
+NOTHING = "nothing"
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run on the host's objects.
+
+    Attributes:
+        folder: `<output>/nsync/runs/<name>`; see `nsync.runs.folder`.
+        names: how the LoRA file calls the layers.
+        start: an existing LoRA to go on from.
+    """
+
+    denoiser: HostDenoiser
+    style_set: StyleSet
+    settings: TrainSettings
+    folder: Path
+    names: Mapping[str, str]
+    start: Mapping[str, LowRank] | None
+
+    @classmethod
+    def prepare(
+        cls,
+        sockets: tuple[ModelPatcher, CLIP, VAE],
+        sets: Mapping[str, StyleSet],
+        settings: TrainSettings,
+        start_from: str = NOTHING,
+        if_run_exists: str = CONTINUE,
+    ) -> "list[TrainingRun]":
+        """Judge what the host knows, before any work.
+
+        Args:
+            sets: of the runs, by the run's name.
+
+        Raises:
+            InputError: a bad name or setting, an unfit set, layers without a name, a LoRA that
+                does not fit, a full disk.
+        """
+        settings.check()
+        folders = {run_folder(name): style_set for name, style_set in sets.items()}
+        if if_run_exists == ANEW:
+            folders = {numbered(folder): style_set for folder, style_set in folders.items()}
+        denoiser = HostDenoiser(*sockets)
+        names = lora_names(sockets[0]) | text_lora_names(sockets[1])
+        start = _start(start_from, settings, denoiser, sockets)
+        check_layers(settings, denoiser, start)
+        if settings.trains_lora:
+            check_names(start or chosen_layers(settings, denoiser), names)
+        check_runs(settings, denoiser, folders, start)
+        weights = trained_count(settings, denoiser, start) * len(folders)
+        check_room(lora_folder(), weights, 2)
+        # A state holds the weights, two moments and perhaps an average of them.
+        check_room(next(iter(folders)), weights, 4 * (settings.keep_last + 1))
+        return [
+            cls(denoiser, style_set, settings, folder, names, start)
+            for folder, style_set in folders.items()
+        ]
+
+    def train(
+        self, progress: TrainingProgress, previews: Previews, watch: StyleWatch | None = None
+    ) -> TrainResult:
+        """Train, showing every step; what was learned is saved at the end, or at a stop."""
+        dtype, text = _DTYPES[self.settings.precision], self.settings.trains_text
+        return train(
+            self.settings,
+            self.denoiser,
+            self.style_set,
+            self.folder,
+            self.export,
+            start=self.start,
+            on_step=progress.on_step,
+            on_item=on_picture(),
+            preview=previews,
+            watch=watch,
+            ready=partial(self.denoiser.trainable, dtype, text),
+        )
+
+    def previews_of(
+        self, prompt: str, sampler: SamplerSettings, progress: TrainingProgress
+    ) -> Previews:
+        """The run's previews: of `prompt`, or of the first picture's own prompt if it is empty."""
+        first = self.style_set.items[0]
+        return Previews(
+            self.denoiser,
+            prompt.strip() or self.style_set.prompt(first),
+            self.style_set.size(first, self.denoiser.size_multiple),
+            sampler,
+            self.settings.seed,
+            self.folder / "samples",
+            progress,
+        )
+
+    def watch_of(
+        self, request: WatchRequest, sampler: SamplerSettings, progress: TrainingProgress
+    ) -> StyleWatch:
+        """What scores the run's style: the request on the run's own model, set and prompts."""
+        return HostStyleWatch(
+            request.comparison(self.style_set, sampler, self.denoiser.size_multiple),
+            self.denoiser,
+            set_pictures(self.style_set),
+            request.encoders,
+            self.folder / "scores",
+            vector_store(),
+            self._write,
+            progress.show,
+            lambda done, total: throw_exception_if_processing_interrupted(),
+            request.patience,
+        )
+
+    def export_best(self, watch: StyleWatch) -> str:
+        """Copy the best checkpoint to where the host lists it; what to say of it."""
+        if not (files := watch.files()):
+            return ""
+        best, places = watch.best, []
+        for kind, file in files.items():
+            folder = lora_folder() if kind == LORA else embedding_folder()
+            title = f"{self.folder.name}_best_at_{best.step}"
+            path = folder / f"{title if kind == LORA else one_word(title)}.safetensors"
+            if not path.exists():
+                write_atomic(path, file.read_bytes())
+            places.append(path.name)
+        return f"Best by style: step {best.step} ({best.style:.3f}), {', '.join(places)}"
+
+    def export(self, learned: Learned, steps: int) -> dict[str, Path]:
+        """Save what was learned where the host lists it; a run that was stopped says so."""
+        title = export_title(self.folder, steps, self.settings.steps)
+        places = {
+            LORA: lora_folder() / f"{title}.safetensors",
+            EMBEDDING: embedding_folder() / f"{one_word(title)}.safetensors",
+        }
+        return self._export(learned, steps, title, places)
+
+    def _write(self, folder: Path, learned: Learned, steps: int) -> dict[str, Path]:
+        """A checkpoint into a folder of its own; one that is there was of another attempt."""
+        places = {kind: folder / f"{kind}.safetensors" for kind in (LORA, EMBEDDING)}
+        for path in places.values():
+            path.unlink(missing_ok=True)
+        return self._export(learned, steps, self.folder.name, places)
+
+    def _export(
+        self, learned: Learned, steps: int, title: str, places: Mapping[str, Path]
+    ) -> dict[str, Path]:
+        config = run_config(self.settings, self.denoiser, self.style_set, self.start)
+        config["versions"] |= {"comfyui": comfyui_version.__version__}
+        files = {}
+        if learned.lora:
+            tensors = lora_tensors(learned.lora, self.names, learned.alphas)
+            told = metadata(config, steps, title, LORA)
+            files[LORA] = export_file(places[LORA], tensors, told)
+        if learned.embedding:
+            tensors = embedding_tensors(learned.embedding, self.style_set.token)
+            told = metadata(config, steps, title, EMBEDDING)
+            files[EMBEDDING] = export_file(places[EMBEDDING], tensors, told)
+        return files
+
+
+def embedding_folder() -> Path:
+    """Where trained embeddings go: a folder in which `embedding:name` finds them by itself."""
+    return Path(folder_paths.get_folder_paths("embeddings")[0])
+
+
+def one_word(title: str) -> str:
+    """A name that a prompt can hold after `embedding:`: neither spaces nor signs of emphasis."""
+    return re.sub(r"[\s,()\[\]<>:]+", "_", title)
+
+
+def _start(
+    start_from: str,
+    settings: TrainSettings,
+    denoiser: HostDenoiser,
+    sockets: tuple[ModelPatcher, CLIP, VAE],
+) -> dict[str, LowRank] | None:
+    if start_from == NOTHING:
+        return None
+    if not settings.trains_lora:
+        raise InputError("start_from", f"'{NOTHING}', since no LoRA is trained", repr(start_from))
+    file = read_lora(Path(folder_paths.get_full_path_or_raise("loras", start_from)))
+    layers = trainable_layers(denoiser.network)
+    if settings.text_encoders:
+        layers |= _text_layers(denoiser.text_encoders)
+    model, clip, _ = sockets
+    fused = fused_spellings(model, clip)
+    return match_layers(file, lora_spellings(model, clip), layers, fused)
+
+
+def _text_layers(encoders: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    return {
+        layer_key(name, path): layer
+        for name, encoder in encoders.items()
+        for path, layer in trainable_layers(encoder).items()
+    }

@@ -1,0 +1,1 @@
+"""Picture files and their captions: found, read, written, and fitted to sizes."""

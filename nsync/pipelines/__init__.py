@@ -1,0 +1,1 @@
+"""Pipelines of diffusers that meet the contract of `nsync.denoiser`, without a host."""

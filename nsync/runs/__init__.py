@@ -1,0 +1,1 @@
+"""What every training shares: a run's folder, its log, its states and how it goes on."""

@@ -1,0 +1,1 @@
+"""Style sets: built from folders or lists, divided by labels, kept with their negatives."""

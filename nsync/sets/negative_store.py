@@ -1,0 +1,115 @@
+"""Where negatives are kept: a folder of pictures and a manifest that says what each was made of."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..files import write_atomic
+from ..pictures.images import png, to_picture
+from ..style_set import StyleItem
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """One negative to be made: what it depends on, and its place in the set.
+
+    Attributes:
+        item: of which it is a negative.
+        index: 0 for the first negative of an item.
+        facts: all that the picture depends on, as JSON values.
+    """
+
+    item: StyleItem
+    index: int
+    facts: dict[str, object]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels: the positive's bucket."""
+        width, height = self.facts["size"]
+        return width, height
+
+    @property
+    def file(self) -> str:
+        """The file's name: of the item, with a hash of all that the picture depends on."""
+        key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
+        stem = re.sub(r"[^\w.-]+", "_", self.item.name)[:80]
+        return f"{stem}_{self.index + 1}_{key[:12]}.png"
+
+
+class NegativeStore:
+    """The folder of a negative set and its manifest."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.pictures = self._load()
+
+    def has(self, request: Request) -> bool:
+        """Whether the picture is there, whole."""
+        entry, path = self.pictures.get(request.file), self._folder / request.file
+        if entry is None or not path.is_file():
+            return False
+        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
+            raise InputError(
+                path.name,
+                "the negative as it was made",
+                "a file that was changed since",
+                f"Delete {path} to have it made again.",
+            )
+        return True
+
+    def add(self, request: Request, pixels: Tensor) -> None:
+        """Write a picture; it counts only after `save`."""
+        if not pixels.isfinite().all():
+            raise InputError(
+                request.item.name,
+                "a negative of finite numbers",
+                "NaN or infinity from the model",
+                "Use a model and a VAE in fp32 or bf16, or other sampler settings.",
+            )
+        data = png(to_picture(pixels))
+        write_atomic(self._folder / request.file, data)
+        self.pictures[request.file] = {
+            "item": request.item.name,
+            "index": request.index,
+            **request.facts,
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+
+    def save(self) -> None:
+        """Write the manifest."""
+        manifest = {"format": FORMAT, "pictures": self.pictures}
+        write_atomic(self._folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+
+    def _load(self) -> dict[str, dict[str, object]]:
+        path = self._folder / MANIFEST
+        if not path.exists():
+            return {}
+        try:
+            manifest = json.loads(path.read_text("utf-8"))
+            if manifest["format"] != FORMAT:
+                raise ValueError(f"format {manifest['format']!r}")
+            pictures = dict(manifest["pictures"])
+            for entry in pictures.values():
+                _ = entry["sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                MANIFEST,
+                f"a manifest of format {FORMAT} in {self._folder}",
+                f"one that cannot be read ({type(error).__name__}: {error})",
+                "Choose another name, or delete that folder to have all negatives made again.",
+            ) from error
+        return pictures
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Names of pictures that the folder's manifest lists and that are not there (any more)."""
+    return [name for name in NegativeStore(folder).pictures if not (folder / name).is_file()]
