@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 from nsync.errors import InputError
-from nsync.files import write_atomic
 
+from ..studies.records import copy_records
 from .reading import read_records
 from .run import run_study
 from .stopping import as_markdown, stopped
@@ -24,7 +24,6 @@ from .study_file import read_study
 
 ROOT = Path(__file__).parents[2]
 OUTPUT, REPORTS = ROOT / "output" / "stylebench", ROOT / "docs" / "stylebench"
-KEPT = ("study.json", "records.jsonl")
 
 
 def main() -> int:
@@ -45,7 +44,7 @@ def _report(name: str) -> int:
     from .page import report  # the plots' library is not needed to run
 
     print(report(OUTPUT / name, REPORTS / name))
-    _copy(OUTPUT / name, REPORTS / name)
+    copy_records(OUTPUT / name, REPORTS / name)
     return 0
 
 
@@ -58,7 +57,7 @@ def _stop(name: str, bounds: list[float]) -> int:
 def _run(args: argparse.Namespace) -> int:
     study = read_study(args.study)
     if not (OUTPUT / study.name).exists():
-        _copy(REPORTS / study.name, OUTPUT / study.name)
+        copy_records(REPORTS / study.name, OUTPUT / study.name)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         outcome = run_study(study, OUTPUT / study.name, args.processes, args.minutes)
@@ -67,13 +66,6 @@ def _run(args: argparse.Namespace) -> int:
         return 130
     print(f"{outcome.done} of {outcome.cells} cells done, {len(outcome.failed)} failed")
     return 1 if outcome.failed else 0
-
-
-def _copy(source: Path, target: Path) -> None:
-    """The records and what they were made by; nothing where there are none."""
-    for name in KEPT:
-        if (source / name).is_file():
-            write_atomic(target / name, (source / name).read_bytes())
 
 
 def _arguments() -> argparse.Namespace:
