@@ -93,9 +93,10 @@ class Reader:
         if is_dataclass(default):
             return self.filled(path, value, default, {})
         if isinstance(default, tuple):
-            if _is_list(value) and all(isinstance(one, str) for one in value):
+            kind = type(default[0]) if default else str
+            if _is_list(value) and all(type(one) is kind for one in value):
                 return tuple(value)
-            expected = "a list of words"
+            expected = "a list of words" if kind is str else "a list of whole numbers"
         elif isinstance(default, float) and _is_number(value):
             return float(value)
         elif type(value) is type(default):
