@@ -10,13 +10,14 @@ bound of the drift would have kept, and what each arm comes to without.
 
 import argparse
 import math
-import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from nsync.errors import InputError
-from nsync.files import write_atomic
 
+from ..studies.commands import add_run, run_command
+from ..studies.records import copy_records
 from .reading import read_records
 from .run import run_study
 from .stopping import as_markdown, stopped
@@ -24,7 +25,6 @@ from .study_file import read_study
 
 ROOT = Path(__file__).parents[2]
 OUTPUT, REPORTS = ROOT / "output" / "stylebench", ROOT / "docs" / "stylebench"
-KEPT = ("study.json", "records.jsonl")
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def _report(name: str) -> int:
     from .page import report  # the plots' library is not needed to run
 
     print(report(OUTPUT / name, REPORTS / name))
-    _copy(OUTPUT / name, REPORTS / name)
+    copy_records(OUTPUT / name, REPORTS / name)
     return 0
 
 
@@ -57,45 +57,20 @@ def _stop(name: str, bounds: list[float]) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     study = read_study(args.study)
-    if not (OUTPUT / study.name).exists():
-        _copy(REPORTS / study.name, OUTPUT / study.name)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        outcome = run_study(study, OUTPUT / study.name, args.processes, args.minutes)
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on with the cells that are not done.")
-        return 130
-    print(f"{outcome.done} of {outcome.cells} cells done, {len(outcome.failed)} failed")
-    return 1 if outcome.failed else 0
-
-
-def _copy(source: Path, target: Path) -> None:
-    """The records and what they were made by; nothing where there are none."""
-    for name in KEPT:
-        if (source / name).is_file():
-            write_atomic(target / name, (source / name).read_bytes())
+    run = partial(run_study, study, processes=args.processes, minutes=args.minutes)
+    return run_command(OUTPUT / study.name, REPORTS / study.name, run)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.stylebench")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run")
-    run.add_argument("study", type=Path, help="its YAML file")
-    run.add_argument("--processes", type=_from_one, help="as many as cores, if not given")
-    run.add_argument("--minutes", type=float, help="stop after so many")
+    add_run(commands)
     report = commands.add_parser("report")
     report.add_argument("study", help="its name")
     stop = commands.add_parser("stop")
     stop.add_argument("study", help="its name")
     stop.add_argument("--drift", type=float, nargs="+", required=True, help="bounds of it")
     return parser.parse_args()
-
-
-def _from_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1 process")
-    return number
 
 
 if __name__ == "__main__":

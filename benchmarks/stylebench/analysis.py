@@ -24,7 +24,7 @@ from statistics import fmean
 from nsync.errors import InputError
 from nsync.evaluation.permutation import holm
 
-from .inference import detectable, effect_size, mean_interval, p_value, style_means
+from ..studies.inference import detectable, effect_size, mean_interval, p_value, style_means
 from .notes import notes
 from .reading import Record
 from .result import BASE, HEADLINES, METRICS, PRIMARY, Analysis, Budget, Comparison, Mean, Ruling

@@ -7,21 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nsync.denoiser import Denoiser, SamplerSettings
 from nsync.draws import derive_seed
 from nsync.files import atomic_path
-from nsync.pictures.images import png, to_uint8
+from nsync.pictures.images import to_uint8
 from nsync.tiny.scenes import SIZE
 
 from .world import Scenes, prompts
 
 BATCH = 64
-STRIP = 8
-"""Pictures that are kept to be shown."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,6 @@ def base_drawn(
         with atomic_path(file) as temporary:
             save_file(vars(drawn), temporary)
     return Drawn(**load_file(file))
-
-
-def strip(pictures: Tensor) -> bytes:
-    """A PNG of the first pictures of uint8 `[n, 3, h, w]` side by side."""
-    return png(Image.fromarray(torch.cat(list(pictures[:STRIP]), dim=2).movedim(0, 2).numpy()))
 
 
 def _draw(denoiser: Denoiser, texts: Sequence[str], sampler: SamplerSettings, seed: int) -> Tensor:

@@ -4,14 +4,14 @@ from dataclasses import asdict, dataclass
 
 from nsync.evaluation.result import Interval
 
+from ..studies.inference import LEVEL
+
 BASE = "base"
 """The arm of the untrained base's own records."""
 PRIMARY = "style_hit"
 """The metric that decides."""
 HEADLINES = (PRIMARY, "content", "drift", "balanced")
 """Metrics that the page tells of first, and along the steps."""
-LEVEL = 0.05
-"""Largest corrected p-value of a difference that is called one."""
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,15 @@ logs/<style>/<seed>/        <adapter>/<arm>.jsonl: the log of the run, a record 
 """
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
-from nsync.errors import InputError
 from nsync.files import write_atomic
 from nsync.settings import TrainSettings
 
+from ..studies.records import FACTS, RECORDS, Record, RecordFile, as_lines, check_same_facts
 from .study import Cell, Study
-
-Record = Mapping[str, object]
 
 
 def shared_folder(folder: Path) -> Path:
@@ -38,53 +36,23 @@ def reference_file(folder: Path, style: str, seed: int) -> Path:
 
 def keep_log(folder: Path, cell: Cell, log: Iterable[Record]) -> None:
     """Write the log of a cell's run."""
-    write_atomic(folder / "logs" / _place(cell) / f"{cell.arm}.jsonl", _lines(log))
+    write_atomic(folder / "logs" / _place(cell) / f"{cell.arm}.jsonl", as_lines(log))
 
 
 def _place(cell: Cell) -> Path:
     return Path(cell.style) / str(cell.seed) / cell.adapter
 
 
-class Records:
-    """The records of a study; one process writes them.
-
-    What a killed process left torn, or of a cell without all its steps, is taken out at the start.
+class Records(RecordFile):
+    """The records of a study; see `studies.records.RecordFile`.
 
     Raises:
         InputError: the folder has records of a study by other settings.
     """
 
     def __init__(self, study: Study, folder: Path) -> None:
-        self._file, self._study = folder / "records.jsonl", study
         check_same_study(study, folder)
-        found = read(self._file)
-        whole = _whole(study, found)
-        if self._file.exists():
-            write_atomic(self._file, _lines(whole))
-        self.done = {_cell(record) for record in whole}
-
-    def add(self, records: Sequence[Record]) -> None:
-        """Append the records of a cell; on the disk when this returns."""
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(_lines(records))
-            file.flush()
-            os.fsync(file.fileno())
-        self.done |= {_cell(record) for record in records}
-
-
-def read(file: Path) -> list[dict[str, object]]:
-    """The records of a file, as far as its lines are whole; none where there is no file.
-
-    Raises:
-        InputError: a line before the last is no record.
-    """
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    lines = text.split("\n")[:-1]  # after the last line's end there is nothing, or a torn line
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        remedy = "Move the file away, or mend it."
-        raise InputError(file.name, "a JSON object a line", str(error), remedy) from error
+        super().__init__(folder / RECORDS, _cell, partial(_whole, study))
 
 
 def check_same_study(study: Study, folder: Path) -> None:
@@ -95,7 +63,7 @@ def check_same_study(study: Study, folder: Path) -> None:
     Raises:
         InputError: everything that differs is named by its path.
     """
-    file, facts = folder / "study.json", json.loads(json.dumps(study.facts()))
+    file, facts = folder / FACTS, json.loads(json.dumps(study.facts()))
     if file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))
         for arm in before["arms"].values():  # settings that came later had their defaults
@@ -103,24 +71,8 @@ def check_same_study(study: Study, folder: Path) -> None:
         kept = {name: arm for name, arm in before["arms"].items() if name not in facts["arms"]}
         facts["arms"] |= kept
         shown = {**before, "arms": {**facts["arms"], **before["arms"]}}
-        if lines := _differences("", shown, facts):
-            raise InputError(
-                study.name,
-                f"the settings that the records in {folder} were made by",
-                "other ones:\n" + "\n".join(f"  {line}" for line in lines),
-                "\nSet them back, give the study another name, or move that folder away.",
-            )
+        check_same_facts(study.name, folder, shown, facts)
     write_atomic(file, json.dumps(facts, indent=1) + "\n")
-
-
-def _differences(path: str, before: object, now: object) -> list[str]:
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [] if before == now else [f"`{path}` was {before!r}, is {now!r}"]
-    lines = []
-    for name in sorted({*before, *now}):
-        here = f"{path}.{name}" if path else name
-        lines += _differences(here, before.get(name), now.get(name))
-    return lines
 
 
 def _whole(study: Study, records: Sequence[dict]) -> list[dict]:
@@ -134,7 +86,3 @@ def _whole(study: Study, records: Sequence[dict]) -> list[dict]:
 
 def _cell(record: Record) -> Cell:
     return Cell(*(record[name] for name in ("style", "adapter", "arm", "seed")))
-
-
-def _lines(records: Iterable[Record]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)

@@ -12,9 +12,10 @@ from nsync.pictures.images import to_uint8
 from nsync.style_set import StyleSet
 from nsync.training import train
 
+from ..studies.pictures import strip
 from . import store
 from .cell import Looked, Record, base_record, records, train_cell
-from .draw import Drawn, base_drawn, draw, strip
+from .draw import Drawn, base_drawn, draw
 from .measure import Instruments, Truth
 from .study import BASE, Arm, Cell, Study
 from .trials.choice import OTHER_CAPTIONS, SAME_STYLE
@@ -45,6 +46,10 @@ class Workshop:
         self._shared = store.shared_folder(folder)
         self._denoiser, self._instruments = tiny_denoiser(), Instruments()
         self._truth = lru_cache(len(study.styles))(self._look_at_truth)
+
+    def __call__(self, task: int | Cell) -> list[Record] | None:
+        """Prepare a seed, or run a cell."""
+        return self.run(task) if isinstance(task, Cell) else self.prepare(task)
 
     def prepare(self, seed: int) -> None:
         """Draw what the cells of a seed share, so that no two processes come to draw it at once."""

@@ -32,7 +32,9 @@ def gan_inputs() -> list[io.Input]:
         *_rates_inputs(),
         *_preview_inputs(),
         *run_inputs(),
-    ]
+        _number("word_match_weight", _USUAL.word_match_weight, 100.0, "Weight of the text match by "
+        "words and regions, as AttnGAN and DM-GAN were published with (10); 0 leaves it out."),
+    ]  # fmt: skip
 
 
 def _main_inputs() -> list[io.Input]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import comfyui_version
 from torch import nn
 
+from ...nsync.checkpoint import check_room
 from ...nsync.errors import InputError
 from ...nsync.files import numbered
 from ...nsync.runs.folder import RunFolder
@@ -18,7 +19,13 @@ from ...nsync.supcon.gan import FAMILIES
 from ...nsync.supcon.gan.contract import Family
 from ...nsync.supcon.gan.model_file import save_model
 from ...nsync.supcon.gan.settings import GanSettings, defaults
-from ...nsync.supcon.gan.training import check_fit, check_penalties, train
+from ...nsync.supcon.gan.training import (
+    check_before_reading,
+    check_fit,
+    check_penalties,
+    count_weights,
+    train,
+)
 from ...nsync.supcon.learner import AVERAGE, ModulesLearned
 from ...nsync.supcon.pairs import LabelledPairs, read_pairs
 from ..folders import ANEW, export_title, run_folder
@@ -46,6 +53,7 @@ _PUBLISHED = (
     "r1_gamma",
     "penalty_every",
     "match_weight",
+    "word_match_weight",
 )
 """Settings that a family's paper or code has a value for."""
 
@@ -85,17 +93,21 @@ class GanRun:
 
         Raises:
             InputError: a bad name or setting, encoders that do not fit the family or the captions,
-                a set without labels or captions.
+                a set without labels or captions, another run in the folder, a full disk.
         """
         settings.check()
         family.check()
         check_penalties(settings, family)
         folder = run_folder(name)
-        vision = _vision(family, encoders)
-        pairs = read_pairs(style_set, family.image_size, on_picture())
-        check_fit(family, encoders, pairs)
         if if_run_exists == ANEW:
             folder = numbered(folder)
+        vision = _vision(family, encoders)
+        check_captions(encoders, ((item.name, item.caption) for item in style_set.items))
+        networks = check_before_reading(settings, family, encoders, folder, vision)
+        saved = (networks.generator, encoders, *([vision] if vision else []))
+        check_room(trained_folder(GANS_FOLDER), sum(map(count_weights, saved)), 1)
+        pairs = read_pairs(style_set, family.image_size, on_picture())
+        check_fit(family, encoders, pairs)
         return cls(settings, family, encoders, pairs, vision, folder)
 
     def previews(self, prompts: Sequence[str], progress: TrainingProgress) -> GanPreviews:

@@ -2,11 +2,13 @@
 
 from comfy_api.latest import io
 
+from ...nsync.supcon.encoders import unknown_words
 from ...nsync.supcon.gan.model_file import TextToImage
 from ...nsync.supcon.gan.sampler import generate
 from ..host.devices import at_work, weight_of
 from ..progress import on_picture
 from ..prompts import prompt_lines
+from ..shown import shown
 from ..sockets import TextToImageGanSocket
 
 
@@ -60,7 +62,8 @@ class T2IGANSampler(io.ComfyNode):
                 batch=batch,
                 on_item=on_picture(),
             )
-        return io.NodeOutput(pictures.movedim(1, -1), asked)
+        told = unknown_words(model.encoders, lines)
+        return io.NodeOutput(pictures.movedim(1, -1), asked, ui=shown([told]) if told else None)
 
 
 def _inputs() -> list[io.Input]:

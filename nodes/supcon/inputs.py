@@ -13,7 +13,22 @@ _USUAL = PretrainSettings()
 
 def pretrainer_inputs() -> list[io.Input]:
     """All of SupCon Pretrainer's; new ones are appended."""
-    return [*_main_inputs(), *contrast_inputs(), *_advanced_inputs(), *run_inputs()]
+    return [
+        *_main_inputs(),
+        *contrast_inputs(),
+        *_advanced_inputs(),
+        *run_inputs(),
+        io.Float.Input(
+            "words",
+            default=_USUAL.words,
+            min=0.0,
+            max=100.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Weight of matching words with regions of pictures, beside texts with pictures "
+            "as wholes. 1 for AttnGAN and DM-GAN, which look at words; 0 leaves it out.",
+        ),
+    ]
 
 
 def _main_inputs() -> list[io.Input]:

@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from comfy_api.latest import io
 
+from ...nsync.checkpoint import check_room
 from ...nsync.files import numbered
 from ...nsync.runs.folder import RunFolder
 from ...nsync.runs.parts import TrainResult
 from ...nsync.style_set import StyleSet
+from ...nsync.supcon.collapse import CollapseWatch
 from ...nsync.supcon.encoder_file import save_encoders
 from ...nsync.supcon.encoders import Encoders
 from ...nsync.supcon.labels import Labels, read_labels
@@ -22,7 +24,7 @@ from ...nsync.supcon.pretraining import (
     pretrain,
 )
 from ..folders import ANEW, export_title, run_folder
-from ..host.devices import EVERYTHING, at_work
+from ..host.devices import EVERYTHING, at_work, weight_of
 from ..progress import TrainingProgress, on_picture
 from ..shown import shown, standing
 from ..sockets import LossMapSocket, SupConEncodersSocket
@@ -84,6 +86,7 @@ class SupConPretrainer(io.ComfyNode):
             folder, labels = run_folder(name), read_labels(style_set)
             captions = [item.caption for item in style_set.items]
             first = first_encoders(encoders, captions, wanted.seed, image_size, width)
+            check_room(trained_folder(ENCODERS_FOLDER), weight_of(first) // 4, 1)
             run = _Pretraining(
                 wanted, first, style_set, numbered(folder) if if_run_exists == ANEW else folder
             )
@@ -124,10 +127,12 @@ class _Pretraining:
 
     def report(self, labels: Labels) -> str:
         """What the user may want to know of it."""
-        return "\n".join([self._precision(), *labels.notes])
+        records, watch = RunFolder(self.folder).records(), CollapseWatch()
+        warnings = filter(None, map(watch.see, records))
+        return "\n".join([self._precision(records), *warnings, *labels.notes])
 
-    def _precision(self) -> str:
-        measured = [one for one in RunFolder(self.folder).records() if TEXT_TO_IMAGE in one]
+    def _precision(self, records: list[dict]) -> str:
+        measured = [one for one in records if TEXT_TO_IMAGE in one]
         if not measured:
             return "R-precision was not measured: `validation` holds no pairs out of training."
         last, count = measured[-1], self.settings.validation

@@ -132,6 +132,22 @@ def check_same_run(
         )
 
 
+def check_before_pictures(
+    folder: Path, settings: RunSettings, config: Mapping[str, object]
+) -> None:
+    """Refuse another run's folder by what is known before any picture is read.
+
+    Args:
+        config: as far as it is known; see `Standing`.
+
+    Raises:
+        InputError: as `Standing`; a difference in the pictures it cannot tell yet.
+    """
+    run = RunFolder(folder)
+    steps = run.steps()
+    check_same_run(run, steps[-1] if steps else 0, config, settings)
+
+
 def differences(
     before: Mapping[str, object], now: Mapping[str, object], settings: RunSettings
 ) -> list[str]:

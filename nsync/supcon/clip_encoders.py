@@ -179,6 +179,10 @@ class ClipEncoders(nn.Module):
         """How many tokens a text takes, start and end among them."""
         return len(self._numbers(caption))
 
+    def unknown(self, caption: str) -> list[str]:
+        """None: CLIP spells what is no word of its own."""
+        return []
+
     def _numbers(self, caption: str) -> list[int]:
         return self._tokenizer.encode(caption).ids
 

@@ -6,6 +6,7 @@ words of a text. Matching compares wholes; families that look at words use the p
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -16,7 +17,9 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..identity import feed_tensors
 
-_NAMED = 10  # captions named in an error before it says how many more there are
+logger = logging.getLogger(__name__)
+
+_NAMED = 10  # captions and words named before it says how many more there are
 
 
 class Pictures(NamedTuple):
@@ -85,6 +88,10 @@ class Encoders(Protocol):
         """How many tokens of `longest` a text takes."""
         ...
 
+    def unknown(self, caption: str) -> list[str]:
+        """Words of a text that it does not know and reads as one and the same."""
+        ...
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """All weights; those that ask for gradients are trained."""
         ...
@@ -117,6 +124,25 @@ def check_captions(encoders: Encoders, captions: Iterable[tuple[str, str]]) -> N
             "\n".join([f"{len(long)} too long:", *long[:_NAMED], *more]),
             "\nShorten them.",
         )
+
+
+def unknown_words(encoders: Encoders, captions: Iterable[str]) -> str:
+    """A sentence about words that the encoders do not know, or ""."""
+    words = {word for caption in captions for word in encoders.unknown(caption)}
+    if not words:
+        return ""
+    listed = sorted(words)
+    more = f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+    return (
+        f"Words that the encoders do not know: {', '.join(listed[:_NAMED])}{more}. They were in no "
+        "caption of their training, and are all read as the same unknown word."
+    )
+
+
+def warn_of_unknown_words(encoders: Encoders, captions: Iterable[str]) -> None:
+    """Log that sentence, if there is one."""
+    if told := unknown_words(encoders, captions):
+        logger.warning("%s", told)
 
 
 def fitted(encoders: Encoders, pixels: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Pretraining of a pair of encoders: two branches of labelled pairs, matching and contrast."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import transformers
 from torch import Tensor, nn
 
 from .. import __version__
+from ..checkpoint import check_room
 from ..draws import seeded
 from ..errors import InputError
 from ..optimizers import schedule_factor
@@ -26,14 +28,18 @@ from ..runs.judgements import (
 from ..runs.log import VALIDATION
 from ..runs.parts import Export, StepReport, TrainResult
 from ..runs.session import Session
-from ..runs.standing import Standing
+from ..runs.standing import Standing, check_before_pictures
 from ..style_set import StyleSet
 from . import losses
+from .collapse import CollapseWatch, inside
 from .contrast import CLASSIFIER, CONTRASTS, NONE, SUPCON, Weights, contrast
-from .encoders import Encoders, check_captions, device_of, identity
+from .encoders import Encoders, check_captions, device_of, identity, warn_of_unknown_words
 from .learner import ModuleLearner, ModulesLearned
 from .pairs import LabelledPairs, draw_rows, read_pairs, split
 from .retrieval import retrieval
+from .words import word_matching
+
+logger = logging.getLogger(__name__)
 
 ENCODERS = "encoders"
 """The name of what was learned, in exports and in states."""
@@ -51,6 +57,8 @@ class PretrainSettings:
     Attributes:
         contrast: one of `nsync.supcon.contrast.CONTRASTS`.
         matching: weight of the loss that tells which text is of which picture, in each branch.
+        words: weight of the same by words and regions (`words.word_matching`), in each branch; 0
+            leaves it out. DAMSM, which AttnGAN and DM-GAN were published with, has 1.
         image_image, text_text, image_text, text_image: see `nsync.supcon.contrast.Weights`.
         class_mask: leave others with a label in common out of matching's negatives, as DAMSM does.
             Where captions tell the labels, features then say little but the label, see
@@ -67,6 +75,7 @@ class PretrainSettings:
 
     contrast: str = SUPCON
     matching: float = 1.0
+    words: float = 0.0
     image_image: float = 0.25
     text_text: float = 0.25
     image_text: float = 0.25
@@ -91,7 +100,7 @@ class PretrainSettings:
     def check(self) -> None:
         """Raise one `InputError` that names every setting out of its range."""
         numbers = ("learning_rate", "temperature")
-        weights = ("matching", *Weights._fields, "warmup", "validation")
+        weights = ("matching", "words", *Weights._fields, "warmup", "validation")
         judge(
             [
                 one_of(self, "contrast", CONTRASTS),
@@ -121,7 +130,7 @@ class PretrainSettings:
         return Weights(*(getattr(self, name) for name in Weights._fields))
 
     def _something(self) -> Judgement:
-        total = self.matching + (sum(self.weights) if self.contrast != NONE else 0)
+        total = self.matching + self.words + (sum(self.weights) if self.contrast != NONE else 0)
         return "matching", "above 0, where no other loss has a weight", self.matching, total > 0
 
 
@@ -156,6 +165,11 @@ def pretrain(
     """
     settings.check()
     check_captions(encoders, ((item.name, item.caption) for item in style_set.items))
+    check_before_pictures(folder, settings, base_config(settings, encoders))
+    weights = [w for w in encoders.parameters() if w.requires_grad]
+    # A state holds the weights and two moments of each; one is written before an old one goes.
+    check_room(folder, sum(w.numel() for w in weights), 3 * (settings.keep_last + 1))
+    warn_of_unknown_words(encoders, (item.caption for item in style_set.items))
     pairs = read_pairs(style_set, encoders.image_size, on_item)
     trained_on, held_out = split(pairs, settings.validation, settings.seed)
     if settings.validation and len(set(held_out.captions)) < 2:
@@ -168,7 +182,8 @@ def pretrain(
     if result := run.result():
         return result
 
-    log, _ = run.begin()
+    log, records = run.begin()
+    watch = _Watch(on_step, records)
     classifier = _classifier(settings, encoders, len(pairs.labels.names))
     modules = {ENCODERS: encoders} | ({CLASSIFIER: classifier} if classifier else {})
     weights = [w for module in modules.values() for w in module.parameters() if w.requires_grad]
@@ -181,7 +196,7 @@ def pretrain(
 
     validation = validate if settings.validation else None
     session = Session(
-        settings, run.run, log, learner, export, run.begun, validation=validation, on_step=on_step
+        settings, run.run, log, learner, export, run.begun, validation=validation, on_step=watch
     )
     session.look_at_the_start()
     with session.kept_if_stopped():
@@ -205,14 +220,17 @@ def run_config(
     """What a run was made of: settings, first encoders, set and versions, as JSON values."""
     versions = {"nsync": __version__, "torch": torch.__version__}
     return {
-        "kind": KIND,
-        "settings": settings.as_dict(),
-        "encoders": identity(encoders),
+        **base_config(settings, encoders),
         "pictures": len(pairs),
         "labels": list(pairs.labels.names),
         "labelled": pairs.digest,
         "versions": versions | {"transformers": transformers.__version__},
     }
+
+
+def base_config(settings: PretrainSettings, encoders: Encoders) -> dict[str, object]:
+    """The same as far as it is known before any picture is read."""
+    return {"kind": KIND, "settings": settings.as_dict(), "encoders": identity(encoders)}
 
 
 @torch.no_grad()
@@ -264,21 +282,58 @@ def _losses(
     Args:
         rows: of branch 1, then as many of branch 2. Both go through the encoders together.
     """
-    device = device_of(encoders)
-    images = encoders.images(pairs.pixels(rows).to(device)).whole
-    texts = encoders.texts(pairs.texts(rows)).sentence
+    device, captions = device_of(encoders), pairs.texts(rows)
+    images, regions = encoders.images(pairs.pixels(rows).to(device))
+    texts, words, mask = encoders.texts(captions)
     labels = pairs.labels.rows(rows).to(device)
     branches = zip(*(part.chunk(2) for part in (images, texts, labels)), strict=True)
     matching = sum(_matching(settings, *each) for each in branches) / 2
+    told = inside(images, texts, labels, captions, settings.temperature)
     labelled, parts = contrast(
         settings.contrast, images, texts, labels,
         weights=settings.weights, temperature=settings.temperature, classifier=classifier,
     )  # fmt: skip
     total = settings.matching * matching + labelled
+    if settings.words:
+        looked_at = (part.chunk(2) for part in (regions, words, mask, labels))
+        each = [_word_matching(settings, *branch) for branch in zip(*looked_at, strict=True)]
+        parts["words"] = sum(each) / 2
+        total = total + settings.words * parts["words"]
     named = {f"loss_{name}": value for name, value in parts.items()}
-    return {"loss": total, "loss_matching": matching} | named
+    return {"loss": total, "loss_matching": matching} | named | told
 
 
 def _matching(settings: PretrainSettings, images: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
     spared = labels if settings.class_mask else None
     return losses.matching(images, texts, spared, temperature=settings.temperature)
+
+
+def _word_matching(
+    settings: PretrainSettings, regions: Tensor, words: Tensor, mask: Tensor, labels: Tensor
+) -> Tensor:
+    spared = labels if settings.class_mask else None
+    return word_matching(regions, words, mask, spared, gamma3=1 / settings.temperature)
+
+
+class _Watch:
+    """Passes on what a step tells, with a warning when what is inside a label comes together.
+
+    Args:
+        records: of the log, of earlier parts of the run.
+    """
+
+    def __init__(
+        self,
+        on_step: Callable[[StepReport], None] | None,
+        records: Iterable[Mapping[str, float]],
+    ) -> None:
+        self._on_step, self._watch = on_step, CollapseWatch()
+        for record in records:
+            self._watch.see(record)
+
+    def __call__(self, report: StepReport) -> None:
+        if warning := self._watch.see(report.values):
+            logger.warning("Step %d: %s", report.step, warning)
+            report = replace(report, warning=report.warning or warning)
+        if self._on_step:
+            self._on_step(report)

@@ -105,6 +105,10 @@ class SmallEncoders(nn.Module):
         """How many words a text has."""
         return len(words_of(caption))
 
+    def unknown(self, caption: str) -> list[str]:
+        """See `Encoders.unknown`."""
+        return [word for word in words_of(caption) if word not in self._numbers]
+
 
 class _ImageEncoder(nn.Module):
     """Down to an 8th of the side; there every place learns where it is."""

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from stylebench_records import record, study
 
-from benchmarks.stylebench.analysis import analyse
-from benchmarks.stylebench.inference import (
+from benchmarks.studies.inference import (
     _weights,
     detectable,
     effect_size,
@@ -20,6 +19,7 @@ from benchmarks.stylebench.inference import (
     student,
     style_means,
 )
+from benchmarks.stylebench.analysis import analyse
 from benchmarks.stylebench.reading import read_records
 from nsync.errors import InputError
 from nsync.evaluation.result import Interval

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.studies.records import read
 from benchmarks.stylebench.run import run_study
-from benchmarks.stylebench.store import read
 from benchmarks.stylebench.study import BASE, Study
 from benchmarks.stylebench.study_file import read_study
 from nsync.pictures.images import image_size

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from test_stylebench_study import GOOD, written
 
-from benchmarks.stylebench.store import Records, read
+from benchmarks.studies.records import read
+from benchmarks.stylebench.store import Records
 from benchmarks.stylebench.study import Arm, Cell, Study
 from benchmarks.stylebench.study_file import read_study
 from nsync.errors import InputError

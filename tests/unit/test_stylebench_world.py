@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.stylebench.draw import Drawn, base_drawn, draw, strip
+from benchmarks.studies.pictures import strip
+from benchmarks.stylebench.draw import Drawn, base_drawn, draw
 from benchmarks.stylebench.world import (
     NO_STYLE,
     SCENES,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...draws import generator
 from ...errors import InputError
-from ..encoders import Encoders
+from ..encoders import Encoders, warn_of_unknown_words
 
 
 @torch.no_grad()
@@ -22,13 +22,13 @@ def generate(
     batch: int = 16,
     on_item: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Paint one picture per (prompt, seed).
+    """Paint one picture per (prompt, seed); words that nobody taught the encoders are logged.
 
     A picture depends on its own prompt, seed and truncation; on those beside it, by rounding alone.
 
     Args:
         painter: a generator in eval mode; see `contract.Generator`.
-        encoders: only their texts are asked for.
+        encoders: only their texts are asked for, and which words they know.
         truncation: see `draw_noise`.
         batch: pictures painted at once; fewer take less memory.
         on_item: called with (pictures done, pictures in all); may raise to stop.
@@ -41,6 +41,7 @@ def generate(
             the text encoder would not read to its end.
     """
     _check(prompts, seeds, truncation, batch)
+    warn_of_unknown_words(encoders, dict.fromkeys(prompts))
     device = next(painter.parameters()).device
     painted = []
     for start in range(0, len(prompts), batch):

@@ -53,6 +53,8 @@ class GanSettings:
         r1_gamma: of the R1 penalty; 0 leaves it out.
         penalty_every: steps between two penalties, which then weigh so many times more.
         match_weight: of the text match.
+        word_match_weight: of the same by words and regions (`words.word_matching`); 0 leaves it
+            out.
         divergence_weight: of what generators draw from the text; see `contract.Painted`.
         class_mask: items with a label in common have no wrong texts for each other, neither for the
             discriminators nor in the text match; items with one caption never have. Where labels
@@ -81,6 +83,7 @@ class GanSettings:
     r1_gamma: float = 0.0
     penalty_every: int = 1
     match_weight: float = 0.05
+    word_match_weight: float = 0.0
     divergence_weight: float = 1.0
     class_mask: bool = True
     contrast: str = SUPCON
@@ -145,6 +148,7 @@ _FROM_ZERO = (
     "penalty_weight",
     "r1_gamma",
     "match_weight",
+    "word_match_weight",
     "divergence_weight",
     "image_image",
     "image_text",
@@ -161,6 +165,7 @@ _STAGED = {
     "adversarial": CROSS_ENTROPY,
     "penalty_weight": 0.0,
     "match_weight": 10.0,
+    "word_match_weight": 10.0,
 }
 _PUBLISHED: dict[type[Family], dict[str, float | str]] = {
     # github.com/wtliao/text2image (3063e27), for birds.

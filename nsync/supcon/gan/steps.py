@@ -12,8 +12,8 @@ where
     adversarial  is a hinge or a cross-entropy, of all that a discriminator is asked (the module
                  `adversarial`);
     match        is the matching loss of what the frozen image encoder sees in the finished
-                 pictures with the texts that they were painted for: DAMSM's place in AttnGAN
-                 (1711.10485);
+                 pictures with the texts that they were painted for, as wholes and, with a weight
+                 of its own, by regions and words: DAMSM's place in AttnGAN (1711.10485);
     divergence   is what it costs a generator to draw from its texts (`contract.Painted`);
     contrast     compares pictures and texts of both branches by their labels, the idea of arXiv
                  2412.03957, or is another arm of `nsync.supcon.contrast`, in T2I_CL's place.
@@ -31,8 +31,9 @@ from torch.nn import functional as F
 
 from ...draws import generator
 from ..contrast import CLASSIFIER, NT_XENT, contrast
-from ..encoders import Encoders
+from ..encoders import Encoders, Pictures
 from ..losses import classification, label_overlap, matching
+from ..words import word_matching
 from . import adversarial
 from .augment import augment, draw_change
 from .contract import Discriminator, Judged, Painted
@@ -121,7 +122,8 @@ def generator_loss(
 
     Returns:
         `loss_g`, to go backward from; its parts, without their weights but for the last:
-        `adversarial`, `match`, `divergence`, `contrast`; and `spread`, see there.
+        `adversarial`, `match`, `word_match` where it has a weight, `divergence`, `contrast`; and
+        `spread`, see there.
     """
     fooled = [
         adversarial.generator_loss(
@@ -132,9 +134,10 @@ def generator_loss(
         for stage, (images, judge) in enumerate(zip(made.images, discriminators, strict=True))
         for place in [(step, branch, stage)]
     ]
-    seen = [encoders.images(made.images[-1]).whole for made in painted]
+    pictures = [encoders.images(made.images[-1]) for made in painted]
+    seen = [one.whole for one in pictures]
     match = [
-        matching(one, side.text, side.labels if settings.class_mask else side.texts)
+        matching(one, side.text, _spared(settings, side))
         for one, side in zip(seen, sides, strict=True)
     ]
     parts = {
@@ -145,8 +148,21 @@ def generator_loss(
     }
     loss = parts["adversarial"] + settings.match_weight * parts["match"] + parts["contrast"]
     loss = loss + settings.divergence_weight * parts["divergence"]
+    if settings.word_match_weight:
+        parts["word_match"] = word_match(settings, pictures, sides)
+        loss = loss + settings.word_match_weight * parts["word_match"]
     parts["spread"] = spread([one.detach() for one in seen], [side.seen for side in sides])
     return {"loss_g": loss, **{name: part.detach() for name, part in parts.items()}}
+
+
+def word_match(
+    settings: GanSettings, pictures: Sequence[Pictures], sides: Sequence[Side]
+) -> Tensor:
+    """The matching loss of regions of painted pictures with words, summed over branches."""
+    return torch.stack([
+        word_matching(one.regions, side.words, side.mask, _spared(settings, side))
+        for one, side in zip(pictures, sides, strict=True)
+    ]).sum()  # fmt: skip
 
 
 def contrasted(
@@ -223,6 +239,11 @@ def sized(images: Tensor, size: int) -> Tensor:
     if images.shape[-1] == size:
         return images
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
+
+
+def _spared(settings: GanSettings, side: Side) -> Tensor:
+    """What tells which texts are no wrong answers in the text match."""
+    return side.labels if settings.class_mask else side.texts
 
 
 def _judge(judge: Discriminator, images: Tensor, text: Tensor) -> Judged:

@@ -8,14 +8,21 @@ import torch
 from torch import nn
 
 from ... import __version__
+from ...checkpoint import check_room
 from ...draws import seeded
 from ...errors import InputError
 from ...identity import feed_tensors
 from ...runs.parts import Export, StepReport, TrainResult, Watch
 from ...runs.session import Session
-from ...runs.standing import Standing
+from ...runs.standing import Standing, check_before_pictures
 from ..contrast import CLASSIFIER
-from ..encoders import Encoders, check_captions, device_of, identity
+from ..encoders import (
+    Encoders,
+    check_captions,
+    device_of,
+    identity,
+    warn_of_unknown_words,
+)
 from ..learner import ModuleLearner, ModulesLearned
 from ..pairs import LabelledPairs
 from .averaging import Average
@@ -74,11 +81,14 @@ def train(
     settings.check()
     check_fit(family, encoders, pairs)
     check_penalties(settings, family)
+    warn_of_unknown_words(encoders, pairs.captions)
     config = run_config(settings, family, encoders, pairs, vision)
     run = Standing(folder, settings, config, headline="loss_g", watched=False)
     if result := run.result():
         return result
     networks, head = first_networks(settings, family, encoders, pairs, vision)
+
+    check_states_room(settings, networks, folder)
 
     # Pictures and captions are encoded once.
     encoded = encode_pairs(pairs, encoders, on_item)
@@ -139,6 +149,37 @@ def train(
     return session.finish(files)
 
 
+def check_before_reading(
+    settings: GanSettings,
+    family: Family,
+    encoders: Encoders,
+    folder: Path,
+    vision: nn.Module | None = None,
+) -> Networks:
+    """Judge what can be judged before a picture is read; untrained networks of the family.
+
+    Raises:
+        InputError: `folder` holds another run, or its disk has no room for the states.
+    """
+    check_before_pictures(folder, settings, base_config(settings, family, encoders, vision))
+    with seeded(settings.seed, "networks"):
+        networks = family.build(vision)
+    check_states_room(settings, networks, folder)
+    return networks
+
+
+def check_states_room(settings: GanSettings, networks: Networks, folder: Path) -> None:
+    """Raise `InputError` if the disk of `folder` has no room for the states of a run."""
+    generator, discriminators = (count_weights(network) for network in networks)
+    # Weights and two moments of each, and the generator's average.
+    check_room(folder, 4 * generator + 3 * discriminators, settings.keep_last + 1)
+
+
+def count_weights(network: nn.Module) -> int:
+    """Numbers that a file of the network holds."""
+    return sum(tensor.numel() for tensor in network.state_dict().values())
+
+
 def check_fit(family: Family, encoders: Encoders, pairs: LabelledPairs) -> None:
     """Raise `InputError` where family, encoders and pairs do not go together."""
     family.check()
@@ -187,15 +228,24 @@ def run_config(
 ) -> dict[str, object]:
     """What a run was made of: settings, networks, encoders, set and versions, as JSON values."""
     return {
+        **base_config(settings, family, encoders, vision),
+        "labelled": pairs.digest,
+        "pictures": len(pairs),
+        "labels": list(pairs.labels.names),
+        "versions": {"nsync": __version__, "torch": torch.__version__},
+    }
+
+
+def base_config(
+    settings: GanSettings, family: Family, encoders: Encoders, vision: nn.Module | None = None
+) -> dict[str, object]:
+    """The same as far as it is known before any picture is read."""
+    return {
         "kind": KIND,
         "settings": settings.as_dict(),
         "family": describe(family),
         "encoders": identity(encoders),
         "base": _digest(vision) if family.needs_vision and vision else "",
-        "labelled": pairs.digest,
-        "pictures": len(pairs),
-        "labels": list(pairs.labels.names),
-        "versions": {"nsync": __version__, "torch": torch.__version__},
     }
 
 

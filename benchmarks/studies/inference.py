@@ -27,10 +27,10 @@ from nsync.evaluation.permutation import sign_flips, significance
 from nsync.evaluation.result import Interval
 from nsync.evaluation.statistics import LEAST
 
-from .result import LEVEL
-
 DRAWS = 10_000
 POWER = 0.8
+LEVEL = 0.05
+"""Largest corrected p-value of a difference that is called one."""
 
 _NORMAL = NormalDist()
 _NOTHING = 1e-12

@@ -7,18 +7,19 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 
 import torch
 
-from .study import Cell, Study
-from .workshop import Workshop
+from .records import Record
 
-Task = int | Cell
-"""A seed to prepare, or a cell to run."""
+Task = Hashable
+"""A cell to run, or what several cells share and is made first."""
+
+Work = Callable[[Task], list[Record] | None]
+"""Does a task; the records of a cell."""
 
 _PATIENCE = 10  # seconds for a process to end by itself
 
@@ -28,7 +29,7 @@ class Done:
     """A task that went well: how long it took, and the records of a cell."""
 
     seconds: float
-    records: list[dict[str, object]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
 
 
 @dataclass
@@ -44,13 +45,17 @@ class Pool:
     """Processes for one study; as a context it ends them, by their own ids, whatever happens.
 
     They are spawned, not forked: a fork of a process whose torch has threads may hang.
+
+    Args:
+        begin: called once in each process, and pickled for it; what it gives does the tasks.
+        count: of processes.
     """
 
-    def __init__(self, study: Study, folder: Path, count: int) -> None:
+    def __init__(self, begin: Callable[[], Work], count: int) -> None:
         context, self._workers = multiprocessing.get_context("spawn"), []
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, study, folder), daemon=True)
+            process = context.Process(target=_work, args=(theirs, begin), daemon=True)
             process.start()
             theirs.close()  # or the line would stay open when the process is gone
             self._workers.append(_Worker(process, ours))
@@ -108,12 +113,12 @@ def _received(worker: _Worker) -> tuple[Task, Done | str]:
     return task, result
 
 
-def _work(line: Connection, study: Study, folder: Path) -> None:
+def _work(line: Connection, begin: Callable[[], Work]) -> None:
     """A process: tasks come, results go, until the line is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the first process sees to it
     logging.getLogger("nsync").setLevel(logging.ERROR)  # its warnings are meant for one run
     torch.set_num_threads(1)
-    workshop = Workshop(study, folder)
+    work = begin()
     while True:
         try:
             task = line.recv()
@@ -121,7 +126,7 @@ def _work(line: Connection, study: Study, folder: Path) -> None:
             return
         begun = time.monotonic()
         try:
-            found = workshop.run(task) if isinstance(task, Cell) else workshop.prepare(task)
+            found = work(task)
         except Exception:  # told where it is seen; the other cells go on
             line.send(traceback.format_exc())
         else:

@@ -1,0 +1,98 @@
+"""The measures of a record: what the ruler and the judge read in pictures."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nsync.evaluation import frechet_distance, inception_score
+from nsync.pictures.images import to_uint8
+from nsync.supcon.encoders import Encoders
+from nsync.supcon.retrieval import Retrieval, retrieval
+from nsync.tiny.ruler import TABLES, Reading, Ruler
+from nsync.tiny.scenes import SIZE
+
+from .world import Test
+
+CONTENT = ("shape", "colour", "place", "count")
+CLASSES = ("style", "shape", "colour")
+"""The ruler's tables whose combinations are the classes of the Inception Score."""
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What encoders make of texts and pictures, row by row."""
+
+    encoders: Encoders
+
+    @torch.no_grad()
+    def precision(self, pictures: Tensor, captions: list[str]) -> Retrieval:
+        """R-precision of uint8 pictures `[n, 3, s, s]` with their captions."""
+        parts = pictures.split(_BATCH)
+        images = torch.cat([self.encoders.images(p / 127.5 - 1).whole for p in parts])
+        unique = list(dict.fromkeys(captions))
+        sentences = dict(zip(unique, self.encoders.texts(unique).sentence, strict=True))
+        texts = torch.stack([sentences[caption] for caption in captions])
+        return retrieval(images, texts, captions)
+
+
+class Instruments:
+    """The ruler, loaded once."""
+
+    def __init__(self) -> None:
+        self._ruler = Ruler.load()
+
+    def read(self, pictures: Tensor) -> Reading:
+        """What the ruler reads in uint8 `[n, 3, s, s]`, smaller ones scaled up to its size."""
+        parts = [self._ruler.read(_enlarged(part)) for part in pictures.split(_BATCH)]
+        tables = {k: torch.cat([one.probabilities[k] for one in parts]) for k in TABLES}
+        return Reading(tables, torch.cat([one.features for one in parts]))
+
+    def measure(self, pictures: Tensor, test: Test, judge: Judged) -> dict[str, float]:
+        """All measures of pictures of the test's captions; see the table in docs/supcon.md."""
+        read, real = self.read(pictures), self.read(test.real)
+        hits = _hits(read, test)
+        found = judge.precision(pictures, test.captions)
+        return {
+            "frechet": frechet_distance(real.features.double(), read.features.double()),
+            "inception": inception_score(_classes(read)),
+            "precision": found.text_to_image,
+            "precision_image": found.image_to_text,
+            **{name: float(hit.double().mean()) for name, hit in hits.items()},
+            "all": float(torch.stack(list(hits.values())).all(0).double().mean()),
+        }
+
+
+def painted(pixels: Tensor) -> Tensor:
+    """Pictures 0..1 as files hold them; of a network that fell apart NaN is black."""
+    return to_uint8(pixels.nan_to_num())
+
+
+def _enlarged(pictures: Tensor) -> Tensor:
+    pixels = pictures.float() / 255
+    if pixels.shape[-1] == SIZE:
+        return pixels
+    return to_uint8(F.interpolate(pixels, size=(SIZE, SIZE), mode="bilinear")).float() / 255
+
+
+def _hits(read: Reading, test: Test) -> dict[str, Tensor]:
+    """Bool `[n]` by what is asked for: read as the caption says."""
+    style = torch.tensor([TABLES["style"].index(one.style) for one in test.asked])
+    scenes = [one.scene for one in test.asked]
+    hits = {"style": read.indices("style") == style}
+    return hits | {name: read.content_hits(scenes, (name,)) for name in CONTENT}
+
+
+def _classes(read: Reading) -> Tensor:
+    """Probabilities of the combinations, float64 `[n, styles x shapes x colours]`.
+
+    The ruler's heads are read as independent given the picture.
+    """
+    joint = torch.ones(len(read.features), 1, dtype=torch.float64)
+    for name in CLASSES:
+        table = read.probabilities[name].double()
+        joint = (joint[:, :, None] * (table / table.sum(1, keepdim=True))[:, None]).flatten(1)
+    return joint

@@ -1,0 +1,120 @@
+"""The pictures of a world: what is trained on, and the captions and pictures that are held out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from nsync.draws import derive_seed, generator
+from nsync.pictures.buckets import fit
+from nsync.pictures.images import to_uint8
+from nsync.style_set import StyleItem, StyleSet
+from nsync.tiny.scenes import COLOURS, COUNTS, PLACES, SHAPES, Scene
+from nsync.tiny.world import render
+
+from .study import ONE, SHAPE, Study, World
+
+PLAIN = 0  # the background of all scenes
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A picture that is asked for: what it shows, and in which style."""
+
+    scene: Scene
+    style: str
+
+    @property
+    def caption(self) -> str:
+        """The whole of it in words."""
+        return f"{self.scene.caption()} in the style of {self.style.replace('_', ' ')}"
+
+
+@dataclass(frozen=True)
+class Test:
+    """What GANs are asked for, and real pictures of the same captions.
+
+    Attributes:
+        asked: one per picture.
+        real: uint8 `[n, 3, s, s]`, row by row.
+        others: likewise, drawn anew: how near two sets of real pictures are.
+    """
+
+    asked: tuple[Asked, ...]
+    real: Tensor
+    others: Tensor
+
+    @property
+    def captions(self) -> list[str]:
+        """One per picture."""
+        return [one.caption for one in self.asked]
+
+
+def contents_of(objects: str) -> list[Scene]:
+    """All scenes of one object, or of several (two or three), before a plain background."""
+    counts = (0,) if objects == ONE else range(1, len(COUNTS))
+    tables = (range(len(SHAPES)), range(len(COLOURS)), range(len(PLACES)), counts)
+    return [Scene(*numbers, PLAIN) for numbers in product(*tables)]
+
+
+def training_set(study: Study, world: World, seed: int) -> StyleSet:
+    """The labelled pictures of a world: every scene that is not held out, in every style."""
+    trained, _ = _split(study, world.objects, seed)
+    every = [Asked(scene, style) for scene in trained for style in study.styles]
+    return _style_set(study, world.labels, every, seed)
+
+
+def judge_set(study: Study, objects: str) -> StyleSet:
+    """What the judge reads and sees: all scenes, so that none is new to it."""
+    every = [Asked(scene, style) for scene in contents_of(objects) for style in study.styles]
+    return _style_set(study, SHAPE, every, derive_seed(0, "judge"))
+
+
+def test_of(study: Study, objects: str, seed: int) -> Test:
+    """What is asked for of a world that training never saw; labels make no difference."""
+    _, held_out = _split(study, objects, seed)
+    asked = [
+        Asked(scene, style)
+        for scene in held_out
+        for style in study.styles
+        for _ in range(study.per_caption)
+    ]
+    sets = (_rendered(study, asked, derive_seed(seed, name)) for name in ("real", "others"))
+    return Test(tuple(asked), *(to_uint8(pictures) for pictures in sets))
+
+
+def _split(study: Study, objects: str, seed: int) -> tuple[list[Scene], list[Scene]]:
+    scenes = contents_of(objects)
+    order = torch.randperm(len(scenes), generator=generator(seed, "scenes", objects)).tolist()
+    held_out = [scenes[place] for place in order[: study.held_out]]
+    return [scenes[place] for place in order[study.held_out :]], held_out
+
+
+def _style_set(study: Study, labels: str, every: Sequence[Asked], seed: int) -> StyleSet:
+    """So many pictures, each of these as often as another or once more, in a random order."""
+    order = torch.randperm(len(every), generator=generator(seed, "training")).tolist()
+    asked = [every[order[place % len(every)]] for place in range(study.pictures)]
+    pictures = _rendered(study, asked, derive_seed(seed, "training"))
+    items = tuple(
+        StyleItem(f"picture_{place:05}", one.caption, _label(labels, one), pixels=picture)
+        for place, (one, picture) in enumerate(zip(asked, pictures, strict=True))
+    )
+    return StyleSet(items, token="sks", resolution=study.image_size)
+
+
+def _label(labels: str, one: Asked) -> str:
+    return SHAPES[one.scene.shape] if labels == SHAPE else one.style
+
+
+def _rendered(study: Study, asked: Sequence[Asked], seed: int) -> Tensor:
+    """Float32 `[n, 3, s, s]` in 0..1."""
+    size = (study.image_size, study.image_size)
+    pictures = torch.empty(len(asked), 3, *size)
+    for style in study.styles:
+        places = [place for place, one in enumerate(asked) if one.style == style]
+        if places:
+            drawn = render([asked[place].scene for place in places], style, seed)
+            pictures[places] = torch.stack([fit(one, size) for one in drawn])
+    return pictures
