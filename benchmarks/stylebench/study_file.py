@@ -169,13 +169,14 @@ class _Reader:
         if name == BASE:
             self.problems.append(f"`{path}`: the untrained base has this name; choose another")
         name = self._name(path, name)
-        if not self._known(path, given, ("settings", "negatives", "equal", "trial")):
+        if not self._known(path, given, ("settings", "negatives", "equal", "longer", "trial")):
             return Arm(name, settings, negatives)
         return Arm(
             name,
             self.filled(f"{path}.settings", given.get("settings"), settings, _DECIDED),
             self.filled(f"{path}.negatives", given.get("negatives"), negatives, _SEED),
             self._choice(f"{path}.equal", given.get("equal", EQUALS[0]), EQUALS),
+            self._whole(f"{path}.longer", given.get("longer", 1), 1),
             self.filled(f"{path}.trial", given.get("trial"), Trial(), {}),
         )
 
@@ -210,11 +211,11 @@ class _Reader:
             self.problems.append(f"`{path}.negatives` {one}")
         if told == {""} and arm.equal == PICTURES:
             rivals = [one for one in study.arms if one.equal != PICTURES and _is_good(one)]
-            seen = {one.pictures_per_step for one in rivals if one.branches > 1}
-            if arm.pictures_per_step not in seen:
+            seen = {one.pictures_per_study_step for one in rivals if one.branches > 1}
+            if arm.pictures_per_study_step not in seen:
                 there = " or ".join(map(str, sorted(seen))) or "(no arm has)"
                 expected = f"{there} pictures a step, as an arm with negatives sees"
-                self.wrong(f"{path}.equal", expected, arm.pictures_per_step)
+                self.wrong(f"{path}.equal", expected, arm.pictures_per_study_step)
 
     def _judge_trial(self, path: str, arm: Arm, adapters: Sequence[str]) -> None:
         count = arm.negatives.per_positive
@@ -250,9 +251,11 @@ class _Reader:
         return tuple(values)
 
     def _count(self, data: Mapping[str, object], name: str, least: int, usual: int) -> int:
-        value = data.get(name, usual)
+        return self._whole(name, data.get(name, usual), least)
+
+    def _whole(self, path: str, value: object, least: int) -> int:
         if type(value) is not int or value < least:
-            self.wrong(name, f"a whole number from {least}", value)
+            self.wrong(path, f"a whole number from {least}", value)
             return least
         return value
 
