@@ -139,9 +139,12 @@ class Reader:
 
     def count(self, data: Mapping[str, object], name: str, least: int, usual: int) -> int:
         """A whole number from `least` by its name, the usual one where none is given."""
-        value = data.get(name, usual)
+        return self.whole(name, data.get(name, usual), least)
+
+    def whole(self, path: str, value: object, least: int) -> int:
+        """A whole number from `least`."""
         if type(value) is not int or value < least:
-            self.wrong(name, f"a whole number from {least}", value)
+            self.wrong(path, f"a whole number from {least}", value)
             return least
         return value
 

@@ -136,14 +136,14 @@ def records(
     record has the step under `fell_apart`.
     """
     last, made, since = max(found), [], 0
-    for step in study.measure_at:
-        done = min(step, last)
+    for step, look in zip(study.measure_at, study.looks(study.arm(cell.arm)), strict=True):
+        done = min(look, last)
         steps = [entry for entry in log if since < entry["step"] <= done]
         means = {name: _mean(steps, name) for name in ("cos_negative", "removed")}
-        if done < step and made:  # no step of its own: the means are those of the record before
+        if done < look and made:  # no step of its own: the means are those of the record before
             means = means if steps else {name: made[-1]["metrics"][name] for name in means}
         record = _record(study, cell, step, done, found[done], means)
-        made.append(record if done == step else {**record, "fell_apart": last})
+        made.append(record if done == look else {**record, "fell_apart": last})
         since = done
     return made
 

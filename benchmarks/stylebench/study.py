@@ -33,7 +33,9 @@ class Arm:
         settings: without what a cell decides: steps, seed and adapter.
         negatives: how they are painted, for rules that need them; its seed is the cell's.
         equal: what an arm has as many of as those with negatives: "steps" at the study's batch, or
-            "pictures" seen, in as many steps of a larger batch.
+            "pictures" seen, by a larger batch or by more steps.
+        longer: how many optimizer steps it makes for one of the study's; it is looked at after so
+            many times `measure_at`.
         trial: what it does that the library does not.
     """
 
@@ -41,6 +43,7 @@ class Arm:
     settings: TrainSettings
     negatives: NegativeSettings
     equal: str = STEPS
+    longer: int = 1
     trial: Trial = field(default_factory=Trial)
 
     @property
@@ -67,6 +70,11 @@ class Arm:
     def pictures_per_step(self) -> int:
         """Pictures of all branches that a step sees, which is its forward-backward passes."""
         return self.positives_per_step * self.branches
+
+    @property
+    def pictures_per_study_step(self) -> int:
+        """Pictures that it has seen more at each step of the study."""
+        return self.pictures_per_step * self.longer
 
 
 @dataclass(frozen=True)
@@ -126,14 +134,20 @@ class Study:
         """The steps of which a cell has a record."""
         return (0,) if cell.arm == BASE else self.measure_at
 
+    def looks(self, arm: Arm) -> tuple[int, ...]:
+        """The optimizer steps of an arm after which is measured, one for each of `measure_at`."""
+        return tuple(step * arm.longer for step in self.measure_at)
+
     def settings(self, cell: Cell) -> TrainSettings:
         """What a cell trains with: the arm's, and what the cell decides."""
+        arm = self.arm(cell.arm)
+        looks = self.looks(arm)
         return replace(
-            self.arm(cell.arm).settings,
+            arm.settings,
             trains=cell.adapter,
             seed=derive_seed(cell.seed, "training"),
-            steps=self.measure_at[-1],
-            preview_every=math.gcd(*self.measure_at),
+            steps=looks[-1],
+            preview_every=math.gcd(*looks),
             save_every=0,
         )
 
@@ -157,6 +171,9 @@ def _arm_facts(arm: Arm) -> dict[str, object]:
         "settings": arm.settings.as_dict(),
         "negatives": asdict(arm.negatives) if arm.paints else None,
     }
-    if kind := arm.trial.kind:  # those without a trial are as they were before there were any
+    # Arms without a trial and of the study's steps are as they were before there were others.
+    if kind := arm.trial.kind:
         facts["trial"] = {kind: getattr(arm.trial, kind)}
+    if arm.longer > 1:
+        facts["longer"] = arm.longer
     return facts

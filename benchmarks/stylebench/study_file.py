@@ -87,13 +87,14 @@ class _Reader(Reader):
         if name == BASE:
             self.problems.append(f"`{path}`: the untrained base has this name; choose another")
         name = self.name(path, name)
-        if not self.known(path, given, ("settings", "negatives", "equal", "trial")):
+        if not self.known(path, given, ("settings", "negatives", "equal", "longer", "trial")):
             return Arm(name, settings, negatives)
         return Arm(
             name,
             self.filled(f"{path}.settings", given.get("settings"), settings, _DECIDED),
             self.filled(f"{path}.negatives", given.get("negatives"), negatives, _SEED),
             self.choice(f"{path}.equal", given.get("equal", EQUALS[0]), EQUALS),
+            self.whole(f"{path}.longer", given.get("longer", 1), 1),
             self.filled(f"{path}.trial", given.get("trial"), Trial(), {}),
         )
 
@@ -128,11 +129,11 @@ class _Reader(Reader):
             self.problems.append(f"`{path}.negatives` {one}")
         if told == {""} and arm.equal == PICTURES:
             rivals = [one for one in study.arms if one.equal != PICTURES and _is_good(one)]
-            seen = {one.pictures_per_step for one in rivals if one.branches > 1}
-            if arm.pictures_per_step not in seen:
+            seen = {one.pictures_per_study_step for one in rivals if one.branches > 1}
+            if arm.pictures_per_study_step not in seen:
                 there = " or ".join(map(str, sorted(seen))) or "(no arm has)"
                 expected = f"{there} pictures a step, as an arm with negatives sees"
-                self.wrong(f"{path}.equal", expected, arm.pictures_per_step)
+                self.wrong(f"{path}.equal", expected, arm.pictures_per_study_step)
 
     def _judge_trial(self, path: str, arm: Arm, adapters: Sequence[str]) -> None:
         count = arm.negatives.per_positive

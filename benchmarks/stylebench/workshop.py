@@ -76,7 +76,7 @@ class Workshop:
         arm, settings = self.study.arm(cell.arm), self.study.settings(cell)
         style_set = self.style_set(cell.style, cell.seed, arm)
         loop = self._loop(cell.style, cell.seed, arm)
-        log = train_cell(settings, self._denoiser, style_set, self.study.measure_at, look, loop)
+        log = train_cell(settings, self._denoiser, style_set, self.study.looks(arm), look, loop)
         store.keep_log(self.folder, cell, log)
         return records(self.study, cell, found, log)
 

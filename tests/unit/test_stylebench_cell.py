@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from test_stylebench_study import GOOD, written
 from tiny_denoiser import TinyDenoiser, tiny_set
 
@@ -139,3 +140,19 @@ def test_the_last_look_stands_for_what_would_have_come(tmp_path: Path) -> None:
     assert made[0]["metrics"] == made[1]["metrics"] == {
         "style_hit": 0.1, "cos_negative": 0.5, "removed": 0.5,
     }  # fmt: skip
+
+
+def test_a_longer_run_has_its_records_at_the_studys_steps(tmp_path: Path) -> None:
+    data = yaml.safe_load(yaml.safe_dump(GOOD))
+    data["arms"]["longer"] = {"settings": {"rule": "plain", "batch": 4}, "longer": 3}
+    study = read_study(written(tmp_path, data))
+    cell = Cell("neon", "LoRA", "longer", 3)
+    assert study.looks(study.arm("longer")) == (60, 90)
+    assert (study.settings(cell).steps, study.settings(cell).preview_every) == (90, 30)
+    found = {60: Looked(2.0, {"style_hit": 0.25}), 90: Looked(3.0, {"style_hit": 0.5})}
+    first, second = records(study, cell, found, [])
+    assert (first["step"], second["step"]) == (20, 30)
+    assert (first["pictures_seen"], second["pictures_seen"]) == (240, 360)
+    assert "fell_apart" not in first | second
+    _, apart = records(study, cell, {60: found[60], 75: found[90]}, [])
+    assert (apart["step"], apart["pictures_seen"], apart["fell_apart"]) == (30, 300, 75)

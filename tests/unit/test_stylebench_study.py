@@ -117,6 +117,17 @@ def test_a_trial_is_a_fact_of_its_arm_alone(tmp_path: Path) -> None:
     assert before["arms"]["plain"]["negatives"] is None
 
 
+def test_as_many_pictures_may_be_seen_in_more_steps(tmp_path: Path) -> None:
+    longer = {"settings": {"rule": "plain", "batch": 4}, "longer": 3, "equal": "pictures"}
+    facts = read_study(written(tmp_path, changed("arms.longer", longer))).facts()["arms"]
+    assert facts["longer"]["longer"] == 3
+    assert "longer" not in facts["plain"]
+    with pytest.raises(InputError, match=r"`arms.longer.equal`: expected 12 pictures.*got 8"):
+        read_study(written(tmp_path, changed("arms.longer", longer | {"longer": 2})))
+    with pytest.raises(InputError, match=r"`arms.longer.longer`: expected a whole number from 1"):
+        read_study(written(tmp_path, changed("arms.longer", longer | {"longer": 0})))
+
+
 def test_the_records_of_the_rules_are_still_those_of_their_study(tmp_path: Path) -> None:
     kept = STUDIES.parents[2] / "docs/stylebench/rules/study.json"
     (tmp_path / "study.json").write_bytes(kept.read_bytes())
