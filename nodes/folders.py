@@ -8,6 +8,7 @@ import folder_paths
 
 from ..nsync.captions import is_within
 from ..nsync.errors import InputError
+from ..nsync.recipe import run_place
 from ..nsync.style_folder import caption_path, pictures_in
 from .names import check_name
 
@@ -66,12 +67,7 @@ def run_folder(name: str) -> Path:
     Raises:
         InputError: it is no name.
     """
-    return Path(folder_paths.get_output_directory()) / "nsync" / "runs" / check_name(name)
-
-
-def export_title(folder: Path, steps: int, of: int) -> str:
-    """What the results of a run are called after so many steps; one that was stopped says so."""
-    return folder.name if steps == of else f"{folder.name}_stopped_at_{steps}"
+    return run_place(Path(folder_paths.get_output_directory()), check_name(name))
 
 
 def _roots(key: str) -> list[Path]:

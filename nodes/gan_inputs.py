@@ -4,8 +4,8 @@ from comfy_api.latest import io
 
 from ..nsync.supcon.gan import FAMILIES
 from ..nsync.supcon.gan.adversarial import ADVERSARIAL
+from ..nsync.supcon.gan.choices import AS_SET, PUBLISHED
 from ..nsync.supcon.gan.settings import AUGMENTATIONS, GanSettings
-from .gan_run import AS_SET, PUBLISHED
 from .sockets import StyleSetSocket, SupConEncodersSocket
 from .supcon_inputs import (
     contrast_inputs,

@@ -6,11 +6,12 @@ from comfy_api.latest import io
 from ..nsync.run_folder import RunFolder
 from ..nsync.style_set import StyleSet
 from ..nsync.supcon.encoders import Encoders
+from ..nsync.supcon.gan.choices import family_of, with_preset
 from ..nsync.supcon.gan.settings import GanSettings
 from .folders import run_folder
 from .gan_inputs import gan_inputs
 from .gan_model import loaded_model, model_report
-from .gan_run import MODEL, GanRun, family_of, with_preset
+from .gan_run import MODEL, GanRun
 from .progress import TrainingProgress
 from .prompts import prompt_lines
 from .shown import shown, standing

@@ -7,6 +7,7 @@ import torch
 from comfy_api.latest import io
 
 from ..nsync.files import numbered
+from ..nsync.names import export_title
 from ..nsync.run_folder import RunFolder
 from ..nsync.run_parts import TrainResult
 from ..nsync.style_set import StyleSet
@@ -22,7 +23,7 @@ from ..nsync.supcon.pretraining import (
     pretrain,
 )
 from .devices import EVERYTHING, at_work
-from .folders import export_title, run_folder
+from .folders import run_folder
 from .progress import TrainingProgress
 from .run import ANEW
 from .shown import shown, standing
@@ -140,7 +141,7 @@ class _Pretraining:
         )
 
     def _export(self, learned: ModulesLearned, steps: int) -> dict[str, Path]:
-        title = export_title(self.folder, steps, self.settings.steps)
+        title = export_title(self.folder.name, steps, self.settings.steps)
         path = numbered(trained_folder(ENCODERS_FOLDER) / f"{title}.safetensors")
         config = RunFolder(self.folder).config() or {}
         save_encoders(

@@ -81,18 +81,20 @@ class PretrainSettings:
 
     def check(self) -> None:
         """Raise one `InputError` that names every setting out of its range."""
+        judge(self.judgements())
+
+    def judgements(self) -> list[Judgement]:
+        """Every rule that a setting has to keep, and whether it does."""
         numbers = ("learning_rate", "temperature")
         weights = ("matching", *Weights._fields, "warmup", "validation")
-        judge(
-            [
-                one_of(self, "contrast", CONTRASTS),
-                *pace(self),
-                at_least(self, "batch", 2),
-                *(above_zero(self, name) for name in numbers),
-                *(at_least(self, name, 0) for name in weights),
-                self._something(),
-            ]
-        )
+        return [
+            one_of(self, "contrast", CONTRASTS),
+            *pace(self),
+            at_least(self, "batch", 2),
+            *(above_zero(self, name) for name in numbers),
+            *(at_least(self, name, 0) for name in weights),
+            self._something(),
+        ]
 
     def differs(self, other: "PretrainSettings") -> dict[str, tuple[object, object]]:
         """What of `other` would make it another run: (value here, value there) by name."""

@@ -111,7 +111,7 @@ class GanSettings:
 
     def check(self) -> None:
         """Raise one `InputError` that names every setting out of its range."""
-        judge(self._judgements())
+        judge(self.judgements())
 
     def factor(self, step: int) -> float:
         """What the learning rates are multiplied with in update `step` (0-based)."""
@@ -125,7 +125,8 @@ class GanSettings:
         """What of `other` would make it another run: (value here, value there) by name."""
         return differing(self, other, CADENCE | {"steps"})
 
-    def _judgements(self) -> list[Judgement]:
+    def judgements(self) -> list[Judgement]:
+        """Every rule that a setting has to keep, and whether it does."""
         return [
             one_of(self, "augmentation", tuple(AUGMENTATIONS)),
             one_of(self, "adversarial", ADVERSARIAL),
