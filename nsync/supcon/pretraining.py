@@ -42,7 +42,8 @@ class PretrainSettings:
     Attributes:
         contrast: one of `nsync.supcon.contrast.CONTRASTS`.
         matching: weight of the loss that tells which text is of which picture, in each branch.
-        image_image, text_text, image_text, text_image: see `nsync.supcon.contrast.Weights`.
+        image_image, text_text, image_text, text_image: weight of pulling together, across or
+            within pictures and texts, what shares a label; see `nsync.supcon.contrast.Weights`.
         class_mask: leave others with a label in common out of matching's negatives, as DAMSM does.
             Where captions tell the labels, features then say little but the label, see
             docs/decisions.md.
@@ -53,7 +54,12 @@ class PretrainSettings:
         warmup: steps over which the learning rate rises linearly.
         seed: every random draw is derived from it.
         validation: pairs held out of training; loss and R-precision on them are logged.
-        log_every, validate_every, save_every, keep_last, pause_every: see `TrainSettings`.
+        log_every: steps between two readings of the numbers on the device.
+        validate_every: steps between two measurements of the held-out pairs.
+        save_every: steps between two states from which the run can be resumed; 0 saves one only
+            when the run stops.
+        keep_last: how many of these states are kept.
+        pause_every: stop after every so many steps, to be run again; 0 never pauses.
     """
 
     contrast: str = SUPCON
