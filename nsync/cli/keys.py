@@ -13,6 +13,11 @@ WORDS, PATHS = tuple[str, ...], tuple[Path, ...]
 LISTS = (WORDS, PATHS)
 """The types of lists."""
 
+
+class Arms(dict[str, dict[str, object]]):
+    """Changes of a section's keys by the name of an arm: the type of a key that has no flag."""
+
+
 _ENTRY = re.compile(r"    (\w+(?:, \w+)*): (.*)")
 _EXPECTED = {
     bool: "true or false",
@@ -22,6 +27,7 @@ _EXPECTED = {
     Path: "a path",
     WORDS: "a list of texts",
     PATHS: "a list of paths",
+    Arms: "keys of `settings` by the name of each arm",
 }
 
 
@@ -31,7 +37,7 @@ class Key:
 
     Attributes:
         path: "settings.steps".
-        kind: bool, int, float, str, Path or one of `LISTS`.
+        kind: bool, int, float, str, Path, one of `LISTS`, or `Arms`.
         default: the value where it is not given.
         told: what it is, in words.
         rule: its range, in words, or "".

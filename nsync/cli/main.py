@@ -124,7 +124,7 @@ def _outcome(module: ModuleType, asked: object, dry_run: bool) -> Outcome:
 
 def _flags(module: ModuleType, command: str) -> tuple[argparse.ArgumentParser, set[str]]:
     """The parser of a command: a flag for every key of its file, by the key's path."""
-    from .keys import LISTS, keys_of
+    from .keys import LISTS, Arms, keys_of
 
     parser = argparse.ArgumentParser(
         prog=f"nsync {command}",
@@ -141,8 +141,10 @@ def _flags(module: ModuleType, command: str) -> tuple[argparse.ArgumentParser, s
     if module.LEARNS:
         told = "check data set, model and memory, print the plan, and do nothing"
         parser.add_argument("--dry-run", dest="dry_run", action="store_true", help=told)
+    if module.DEFAULT is None:
+        return parser, set()
     groups: dict[str, argparse._ArgumentGroup] = {}
-    keys = list(keys_of(module.DEFAULT)) if module.DEFAULT else []
+    keys = [key for key in keys_of(module.DEFAULT) if key.kind is not Arms]
     for key in keys:
         section = key.path.rpartition(".")[0]
         title = f"{section}: keys of the file, and flags" if section else "keys and flags"

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import yaml
 
 from ..errors import InputError
-from .keys import LISTS, PATHS, WORDS, Key, judgements, keys_of, sections
+from .keys import LISTS, PATHS, WORDS, Arms, Key, judgements, keys_of, sections
 
 T = TypeVar("T")
 
+_NULL = "tag:yaml.org,2002:null"
 _SWITCH = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False}
 
 
@@ -101,13 +102,36 @@ def _walk(found: Reading, node: yaml.Node, known: Mapping[str, Key], prefix: str
             found.wrong(path, "given twice", place)
         elif path in known:
             found.places[path] = place
-            _take_node(found, known[path], value)
+            if known[path].kind is Arms:
+                _take_arms(found, path, value, known)
+            else:
+                _take_node(found, known[path], value)
         elif isinstance(value, yaml.MappingNode):
             _walk(found, value, known, f"{path}.")
-        elif value.tag != "tag:yaml.org,2002:null":
+        elif value.tag != _NULL:
             inner = ", ".join(sorted(one for one in known if one.startswith(f"{path}.")))
             found.wrong(path, f"expected keys below it: {inner}", place)
         seen.add(str(key.value))
+
+
+def _take_arms(found: Reading, path: str, node: yaml.Node, known: Mapping[str, Key]) -> None:
+    """Arms, each with keys of the section `settings`; what is wrong in one is told by its path."""
+    arms = Arms()
+    for name, changes in node.value if isinstance(node, yaml.MappingNode) else []:
+        prefix, own = f"{path}.{name.value}.", Reading(found.file, problems=found.problems)
+        inner = {one.removeprefix("settings."): key for one, key in known.items()}
+        keys = {
+            f"{prefix}{one}": replace(key, path=f"{prefix}{one}")
+            for one, key in inner.items()
+            if f"settings.{one}" in known
+        }
+        if isinstance(changes, yaml.MappingNode):
+            _walk(own, changes, keys, prefix)
+        elif changes.tag != _NULL:
+            found.wrong(prefix[:-1], "expected keys of `settings`", found.places[path])
+        arms[str(name.value)] = {key[len(prefix) :]: value for key, value in own.values.items()}
+        found.places |= own.places
+    found.values[path] = arms
 
 
 def _take_node(found: Reading, key: Key, node: yaml.Node) -> None:
@@ -117,7 +141,7 @@ def _take_node(found: Reading, key: Key, node: yaml.Node) -> None:
             _take(found, key, [one.value for one in node.value], folder)
             return
     elif isinstance(node, yaml.ScalarNode) and key.kind not in LISTS:
-        if node.tag == "tag:yaml.org,2002:null":
+        if node.tag == _NULL:
             found.wrong(key.path, f"expected {key.expected}; got nothing")
         elif node.style in ("'", '"') and key.kind in (bool, int, float):
             found.wrong(key.path, f"expected {key.expected}; got the text {node.value!r}")

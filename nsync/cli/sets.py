@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ..denoiser import Denoiser
 from ..errors import InputError
+from ..files import check_writable
 from ..names import check_name
 from ..negative_store import NegativeStore
 from ..negatives import NegativeSettings, make_negatives, plan
@@ -50,6 +51,8 @@ def painted(
     Raises:
         InputError: see `nsync.negatives.make_negatives`.
     """
+    if missing(settings, denoiser, style_set, folder)[0]:
+        check_writable(folder)
     with items("Painting negatives") as on_picture:
         return make_negatives(settings, denoiser, style_set, folder, on_picture)
 
