@@ -187,6 +187,7 @@ def test_the_lora_is_compared_scored_and_told_of(place, lora, capsys):
     assert main(["evaluate", *map(str, words)]) == DONE
     assert (place / "output/nsync/evaluations/evaluation/report.html").is_file()
     capsys.readouterr()
+    layers = len(load_file(lora)) // 3
     told = {
         lora: (
             f"a LoRA of {len(load_file(lora)) // 3} layers: network",
