@@ -84,7 +84,7 @@ class HeadlessRun:
             [preview.prompt.strip() or self.style_set.prompt(first)],
             [self.settings.seed],
             self.style_set.size(first, self.denoiser.size_multiple),
-            SamplerSettings(preview.steps, preview.guidance, "euler", "simple"),
+            SamplerSettings(preview.steps, preview.guidance, "euler", "normal"),
         )
         path = self.folder / "samples" / f"step_{done:06}.png"
         write_atomic(path, png(to_picture(pixels[0])))

@@ -190,7 +190,7 @@ def test_the_lora_is_compared_scored_and_told_of(place, lora, capsys):
     layers = len(load_file(lora)) // 3
     told = {
         lora: (
-            f"a LoRA of {len(load_file(lora)) // 3} layers: network",
+            f"a LoRA of {layers} layers: network",
             "rank: 2; alpha: 16.0",
             "style token: sks",
         ),

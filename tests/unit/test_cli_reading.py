@@ -150,3 +150,34 @@ def test_help_tells_ranges_and_defaults():
 def _leaves(value):
     inner = [getattr(value, one.name) for one in fields(value)]
     return sum(_leaves(one) if is_dataclass(one) else 1 for one in inner)
+
+
+def test_the_pages_files_are_accepted(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/command_line.md").read_text()
+    blocks = [part.partition("```")[0] for part in page.split("```yaml\n")[1:]]
+    (tmp_path / "output/loras").mkdir(parents=True)
+    (tmp_path / "output/loras/sunset.safetensors").touch()
+    for folder in ("pictures", "held_out"):
+        (tmp_path / folder).mkdir()
+    for command, block in zip(("train", "compare", "study"), blocks, strict=True):
+        file = tmp_path / f"{command}.yaml"
+        file.write_text(block)
+        made = read(import_module(f"nsync.cli.{command}").DEFAULT, file, {})
+        assert made.model.path == tmp_path / "tiny"
+
+
+def test_arms_are_told_of_by_path_and_line(tmp_path):
+    study = import_module("nsync.cli.study")
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "model: {path: tiny}\nstyle_set: {folder: .}\nreferences: .\nencoders: {ruler: true}\n"
+        "drawing: {captions: [a]}\nseeds: [0, 1]\narms:\n"
+        "  one: {rule: plain}\n  two:\n    rank: 0\n    stesp: 3\n  three: 5\n  four:\n"
+    )
+    with pytest.raises(InputError) as caught:
+        read(study.DEFAULT, file, {})
+    told = str(caught.value)
+    assert "line 10, arms.two.rank: expected at least 1; got 0" in told
+    assert "line 11, arms.two.stesp: no such key; is it steps?" in told
+    assert "line 7, arms.three: expected keys of `settings`" in told
+    assert "3 wrong" in told
