@@ -42,6 +42,7 @@ class HeadlessRun:
     Attributes:
         folder: see `nsync.recipe.run_place`.
         loras, embeddings: folders that take what is saved.
+        names: what a LoRA file calls the layers, by key.
         model: what the file says of the model, for the run's own file.
     """
 
@@ -51,6 +52,7 @@ class HeadlessRun:
     folder: Path
     loras: Path
     embeddings: Path
+    names: Mapping[str, str]
     start: Mapping[str, LowRank] | None = None
     model: Mapping[str, object] = field(default_factory=dict)
 
@@ -71,7 +73,7 @@ class HeadlessRun:
                 self.folder,
                 self._export,
                 start=self.start,
-                names=self.denoiser.lora_names,
+                names=self.names,
                 on_step=on_step,
                 on_item=on_item,
                 preview=partial(self._preview, preview),
@@ -96,7 +98,7 @@ class HeadlessRun:
             EMBEDDING: self.embeddings / f"{one_word(title)}.safetensors",
         }
         config = run_config(self.settings, self.denoiser, self.style_set, self.start)
-        return export_learned(learned, places, self.denoiser.lora_names, config, made, title)
+        return export_learned(learned, places, self.names, config, made, title)
 
 
 def prepare(
@@ -108,11 +110,11 @@ def prepare(
         InputError: a bad name, an unfit set, a LoRA that does not fit, a run of other settings, a
             place that cannot be written, a full disk.
     """
-    folders = _folders(asked, settings, style_set)
+    folders, names = _folders(asked, settings, style_set), denoiser.lora_names
     start = _start(asked.start_from, settings, denoiser)
     check_layers(settings, denoiser, start)
     if settings.trains_lora:
-        check_names(start or chosen_layers(settings, denoiser), denoiser.lora_names)
+        check_names(start or chosen_layers(settings, denoiser), names)
     check_runs(settings, denoiser, folders, start)
     loras = asked.output / "loras"
     embeddings = asked.embeddings or asked.output / "embeddings"
@@ -124,7 +126,7 @@ def prepare(
     if asked.model.config:
         model["config"] = str(asked.model.config)
     return [
-        HeadlessRun(denoiser, each, settings, folder, loras, embeddings, start, model)
+        HeadlessRun(denoiser, each, settings, folder, loras, embeddings, names, start, model)
         for folder, each in folders.items()
     ]
 
