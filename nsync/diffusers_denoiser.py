@@ -254,7 +254,10 @@ def _weights_digest(network: nn.Module) -> str:
     So what was made of a base there, negatives and states, is of the same base here.
     """
     weights = dict(network.named_parameters())
-    names = original_names(list(weights), network.config.layers_per_block)
+    try:
+        names = original_names(list(weights), network.config.layers_per_block)
+    except KeyError:  # adapters inside, or a layer that ComfyUI's families do not have
+        names = {name: name for name in weights}
     digest = hashlib.sha256()
     feed_tensors(digest, {f"diffusion_model.{names[name]}": weights[name] for name in weights})
     # There, what is patched onto a model would follow.

@@ -1,4 +1,4 @@
-"""A LoRA under the names of `DiffusersDenoiser.lora_names` is read by diffusers, layer for layer."""
+"""A LoRA under the names of `DiffusersDenoiser.lora_names` is read by diffusers, layer by layer."""
 
 import pytest
 import torch
