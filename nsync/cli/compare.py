@@ -114,6 +114,7 @@ class CompareFile:
 
 FILE = "YAML file with the keys below; flags stand over it"
 DEFAULT = CompareFile()
+SHARES = ()
 LEARNS = True
 
 

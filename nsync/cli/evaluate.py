@@ -147,6 +147,7 @@ class EvaluateFile:
 
 FILE = "YAML file with the keys below; flags stand over it"
 DEFAULT = EvaluateFile()
+SHARES = ()
 LEARNS = True
 
 

@@ -19,6 +19,7 @@ from .main import Outcome
 
 FILE = "a safetensors file, or the folder of a run, of negatives, of a comparison"
 DEFAULT = None
+SHARES = ()
 LEARNS = False
 
 _SAID = {

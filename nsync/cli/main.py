@@ -89,17 +89,16 @@ def _parser(name: str, about: str, commands: dict[str, str]) -> argparse.Argumen
 
 def _run(module: ModuleType, command: str, given: Sequence[str]) -> int:
     parser, flags = _flags(module, command)
-    values, unknown = parser.parse_known_args(given)
+    given, unknown = _known(given, {"--help", "--dry-run", *(f"--{path}" for path in flags)})
+    values = parser.parse_args(given)
     if module.DEFAULT is None:
         print(module.run(values.FILE).text)
         return DONE
     from .reading import read
 
-    if unknown and not any(word.startswith("-") for word in unknown):
-        parser.error(f"one FILE at most; got {' '.join(unknown)} as well")
     given_flags = {path: value for path, value in vars(values).items() if path in flags}
-    wrong = [word for word in unknown if word.startswith("-")]
-    asked = read(module.DEFAULT, values.FILE, given_flags, wrong)
+    shared = [importlib.import_module(f".{name}", __package__).DEFAULT for name in module.SHARES]
+    asked = read(module.DEFAULT, values.FILE, given_flags, unknown, shared)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a cluster stops a job
     try:
@@ -108,6 +107,23 @@ def _run(module: ModuleType, command: str, given: Sequence[str]) -> int:
         signal.signal(signal.SIGTERM, before)
     print(outcome.text, file=sys.stderr if outcome.code == STOPPED else sys.stdout)
     return outcome.code
+
+
+def _known(given: Sequence[str], flags: set[str]) -> tuple[list[str], list[str]]:
+    """The arguments without flags that there are none of and a value after each; these flags."""
+    left, unknown = [], []
+    skip = False
+    for word in given:
+        is_flag = word.startswith("--")
+        if is_flag and word.partition("=")[0] not in flags:
+            unknown.append(word.partition("=")[0])
+            skip = "=" not in word
+        elif is_flag or not skip:
+            left.append(word)
+            skip = False
+        else:
+            skip = False
+    return left, unknown
 
 
 def _outcome(module: ModuleType, asked: object, dry_run: bool) -> Outcome:

@@ -1,6 +1,7 @@
 """Paint the negative set: every caption of the style set, by the base, in a generic style.
 
-What is in the folder already is not painted again, whoever painted it.
+What is in the folder already is not painted again, whoever painted it. FILE may be that of `nsync
+train`: what is not of the negatives is passed over.
 """
 
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ class NegativesFile:
 
 FILE = "YAML file with the keys below; flags stand over it"
 DEFAULT = NegativesFile()
+SHARES = ("train",)
 LEARNS = True
 
 

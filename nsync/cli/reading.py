@@ -25,12 +25,18 @@ class Reading:
         values: by the key's path.
         places: where each was given, in words ("line 3").
         problems: a line each.
+        others: keys of other commands, which this one passes over.
     """
 
     file: Path | None = None
     values: dict[str, object] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    others: set[str] = field(default_factory=set)
+
+    def is_anothers(self, path: str) -> bool:
+        """Whether a key, or all below it, is another command's."""
+        return any(one == path or one.startswith(f"{path}.") for one in self.others)
 
     def wrong(self, path: str, text: str, place: str = "") -> None:
         """Remember a problem of a key; its place is told where the key was given."""
@@ -39,7 +45,11 @@ class Reading:
 
 
 def read(
-    default: T, file: Path | None, flags: Mapping[str, str | list[str]], unknown: Sequence[str] = ()
+    default: T,
+    file: Path | None,
+    flags: Mapping[str, str | list[str]],
+    unknown: Sequence[str] = (),
+    shared: Sequence[object] = (),
 ) -> T:
     """What a command is asked.
 
@@ -49,13 +59,14 @@ def read(
         flags: texts by the key's path; they stand over the file. Paths are relative to the working
             directory.
         unknown: flags that there are none of.
+        shared: defaults of other commands, whose keys the file may have as well.
 
     Raises:
         InputError: the file cannot be read, or something is wrong with keys or values; it names
             every one by its path and line.
     """
     known = {key.path: key for key in keys_of(default)}
-    found = Reading(file)
+    found = Reading(file, others={key.path for one in shared for key in keys_of(one)} - set(known))
     if file is not None:
         _walk(found, _composed(file), known, "")
     for flag in unknown:
@@ -97,6 +108,8 @@ def _walk(found: Reading, node: yaml.Node, known: Mapping[str, Key], prefix: str
     for key, value in node.value:
         path, place = f"{prefix}{key.value}", f"line {key.start_mark.line + 1}"
         if not isinstance(key, yaml.ScalarNode) or key.value not in here:
+            if isinstance(key, yaml.ScalarNode) and found.is_anothers(path):
+                continue
             found.wrong(path, f"no such key{_near(str(key.value), sorted(here))}", place)
         elif key.value in seen:
             found.wrong(path, "given twice", place)

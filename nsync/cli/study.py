@@ -109,6 +109,7 @@ class StudyFile:
 
 FILE = "YAML file with the keys below; flags stand over it"
 DEFAULT = StudyFile()
+SHARES = ()
 LEARNS = True
 
 

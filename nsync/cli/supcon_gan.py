@@ -78,6 +78,7 @@ class GanFile:
 
 FILE = "YAML file with the keys below; flags stand over it"
 DEFAULT = GanFile()
+SHARES = ()
 LEARNS = True
 
 

@@ -66,6 +66,7 @@ class PretrainFile:
 
 FILE = "YAML file with the keys below; flags stand over it"
 DEFAULT = PretrainFile()
+SHARES = ()
 LEARNS = True
 
 

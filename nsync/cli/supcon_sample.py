@@ -52,6 +52,7 @@ class SampleFile:
 
 FILE = "YAML file with the keys below; flags stand over it"
 DEFAULT = SampleFile()
+SHARES = ()
 LEARNS = False
 
 

@@ -48,6 +48,7 @@ class TinyPictures:
 
 FILE = None
 DEFAULT = TinyPictures()
+SHARES = ()
 LEARNS = False
 
 

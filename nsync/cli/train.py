@@ -86,6 +86,7 @@ class TrainFile:
 
 FILE = "YAML file with the keys below, or a run's run.yaml; flags stand over it"
 DEFAULT = TrainFile()
+SHARES = ()
 LEARNS = True
 
 

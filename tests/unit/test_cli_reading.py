@@ -128,6 +128,8 @@ def test_missing_file_unknown_flag_and_unknown_command_end_with_2(tmp_path, caps
     said = capsys.readouterr().err
     assert "--settings.step: no such flag; is it --settings.steps?" in said
     assert "Traceback" not in said
+    assert main(["train", "--nmae=x", "--settings.step", "5", str(tmp_path / "none.yaml")]) == 2
+    assert "No such file" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main(["trian"])
     assert ended.value.code == BAD_INPUT
