@@ -4,6 +4,7 @@ Both doors have the tiny base, each as objects of its own libraries. The picture
 the output folder are the same.
 """
 
+import json
 from contextlib import redirect_stdout
 from io import StringIO
 
@@ -187,7 +188,8 @@ def test_the_run_goes_there_and_back(answers):
     assert answers["errors"] == ["", ""]
     assert answers["codes"]["here"] == PAUSED
     assert answers["last"]["error"] == ""
-    steps = [yaml.safe_load(line)["step"] for line in (answers["run"] / "log.jsonl").open()]
+    log = (answers["run"] / "log.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in log]
     assert steps == [1, 2, 3, 4, 5, 6]
     assert answers["codes"]["over"] == DONE
     assert answers["untouched"]
@@ -205,8 +207,7 @@ def test_it_learns_what_it_would_have_learned_in_the_graph(answers):
             for one in (went, stayed)
         )
         difference = float((ours - theirs).norm() / theirs.norm())
-        print(part, difference)
-        assert difference < 0.01
+        assert difference < 1e-4
 
 
 def test_load_lora_finds_every_layer_of_the_command_lines_file(answers):

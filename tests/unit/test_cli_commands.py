@@ -81,6 +81,22 @@ def test_a_run_ends_as_one_that_never_paused(place, lora):
     assert ours.keys() == whole.keys()
 
 
+def test_a_run_goes_on_with_its_layers_in_another_order(place, lora, monkeypatch):
+    """As a UNet of another library has them; see `nsync.state_order`."""
+    from nsync import trained
+
+    words = ["--name", "turned", "--settings.preview_every", "0"]
+    assert main(["train", "train.yaml", *words]) == PAUSED
+    layers = trained.chosen_layers
+    monkeypatch.setattr(
+        trained, "chosen_layers", lambda *asked: dict(reversed(layers(*asked).items()))
+    )
+    assert main(["train", "train.yaml", *words]) == DONE
+    ours, whole = load_file(lora), load_file(lora.with_name("turned.safetensors"))
+    for name, value in whole.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5)
+
+
 def test_nothing_is_made_twice(place, lora):
     before = files(place)
     assert main(["train", "train.yaml", "--settings.pause_every", "0"]) == DONE
