@@ -52,7 +52,7 @@ def test_prompts_are_painted_by_the_file_alone(place, capsys):
     assert main(["supcon", "sample", *words, "--per_prompt", "2", "--folder", "drawn"]) == DONE
     drawn = sorted((place / "drawn").glob("*.png"))
     assert len(drawn) == 4
-    assert drawn[0].read_bytes() != drawn[1].read_bytes()  # another seed
+    assert drawn[0].read_bytes() != drawn[2].read_bytes()  # another prompt
     assert "4 pictures in drawn" in capsys.readouterr().out
 
 
