@@ -7,9 +7,10 @@ from pathlib import Path
 import folder_paths
 
 from ..nsync.errors import InputError
+from ..nsync.names import check_name
 from ..nsync.pictures.captions import caption_path
 from ..nsync.pictures.folder import is_within, pictures_in
-from .names import check_name
+from ..nsync.recipe import run_place
 
 CONTINUE, ANEW = "continue", "start anew"
 """What to do where the folder of a run is there already."""
@@ -69,12 +70,7 @@ def run_folder(name: str) -> Path:
     Raises:
         InputError: it is no name.
     """
-    return Path(folder_paths.get_output_directory()) / "nsync" / "runs" / check_name(name)
-
-
-def export_title(folder: Path, steps: int, of: int) -> str:
-    """What the results of a run are called after so many steps; one that was stopped says so."""
-    return folder.name if steps == of else f"{folder.name}_stopped_at_{steps}"
+    return run_place(Path(folder_paths.get_output_directory()), check_name(name))
 
 
 def _roots(key: str) -> list[Path]:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .files import numbered, write_atomic
+from .learner import Learned
+from .trained import EMBEDDING, LORA
 
 
 def lora_tensors(
@@ -118,6 +120,35 @@ def export_file(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, st
     path = numbered(path)
     write_atomic(path, save(dict(tensors), metadata=_with_hash(tensors, told)))
     return path
+
+
+def export_learned(
+    learned: Learned,
+    places: Mapping[str, Path],
+    names: Mapping[str, str],
+    config: Mapping[str, object],
+    steps: int,
+    title: str,
+) -> dict[str, Path]:
+    """Write what was learned to files; their paths by kind.
+
+    Args:
+        places: a path for "lora" and one for "embedding"; the first free name beside it is taken.
+        names: the file's name of each layer.
+        config, steps, title: see `metadata`.
+
+    Raises:
+        InputError: the disk is full or a place cannot be written.
+    """
+    tensors = {}
+    if learned.lora:
+        tensors[LORA] = lora_tensors(learned.lora, names, learned.alphas)
+    if learned.embedding:
+        tensors[EMBEDDING] = embedding_tensors(learned.embedding, config["token"])
+    return {
+        kind: export_file(places[kind], values, metadata(config, steps, title, kind))
+        for kind, values in tensors.items()
+    }
 
 
 def _with_hash(tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> dict[str, str]:

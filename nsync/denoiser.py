@@ -32,7 +32,14 @@ def row_shape(row: Row) -> tuple[tuple[str, torch.Size], ...]:
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """How pictures are drawn: the host's (or pipeline's) own sampler and scheduler, by name."""
+    """How pictures are drawn: the host's (or pipeline's) own sampler and scheduler, by name.
+
+    Attributes:
+        steps: passes of the network, 1 or more.
+        guidance: how closely prompts are followed (CFG), 0 or more; 1 asks once for each step.
+        sampler: by the host's name ("euler", "dpmpp_2m", ...).
+        scheduler: how noise levels are spaced ("normal", "simple", "karras", ...).
+    """
 
     steps: int = 50
     guidance: float = 7.5

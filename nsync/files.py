@@ -44,6 +44,21 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+def check_writable(folder: Path) -> None:
+    """Make the folder where it is missing, and a file in it for a moment.
+
+    Raises:
+        InputError: one of them cannot be made.
+    """
+    probe = folder / f".{uuid.uuid4().hex[:8]}{_TEMPORARY}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise _disk_error(folder, error) from error
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left of files that they were writing into `folder`."""
     for path in folder.glob(f".*{_TEMPORARY}"):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .errors import InputError
 from .optimizers import Ema, Scalars, averaged, load_state, make_optimizer, set_rates, state_tensors
 from .settings import TrainSettings
+from .state_order import in_order, order_of, with_order
 from .trained import EMBEDDING, LORA, Trained
 
 _WEIGHTS, _OPTIMIZER, _EMA = "weights.", "optimizer.", "ema."
@@ -31,10 +32,21 @@ class Learned:
 
 
 class Learner:
-    """Makes the steps of a run's weights; see `TrainSettings` for what with."""
+    """Makes the steps of a run's weights; see `TrainSettings` for what with.
 
-    def __init__(self, settings: TrainSettings, trained: Trained) -> None:
+    Args:
+        names: what a LoRA file calls the layers, by key; see `nsync.state_order`.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, trained: Trained, names: Mapping[str, str] | None = None
+    ) -> None:
         self._settings, self._trained = settings, trained
+        sizes = {
+            kind: dict(zip(store.shapes, store.sizes, strict=True))
+            for kind, store in trained.stores.items()
+        }
+        self._orders = {kind: order_of(each, names or {}) for kind, each in sizes.items()}
         decay = {LORA: settings.weight_decay, EMBEDDING: 0.0}
         self._optimizer = make_optimizer(settings.optimizer, trained.groups, settings.rates, decay)
         self._ema = Ema(trained.groups, settings.ema) if settings.ema else None
@@ -113,7 +125,8 @@ class Learner:
         tensors, scalars = state_tensors(self._optimizer)
         for kind, vector in self._trained.groups.items():
             tensors[_WEIGHTS + kind] = vector.detach().to("cpu", copy=True)
-        return tensors | (self._ema.state_tensors() if self._ema else {}), scalars
+        tensors |= self._ema.state_tensors() if self._ema else {}
+        return tensors, with_order(scalars, self._orders)
 
     def load(self, tensors: Mapping[str, Tensor], scalars: Scalars) -> None:
         """Go on, to the bit, from where `state` was taken.
@@ -121,6 +134,7 @@ class Learner:
         Raises:
             InputError: it is the state of other weights or of another optimizer.
         """
+        tensors, scalars = in_order(tensors, scalars, self._orders)
         for kind, vector in self._trained.groups.items():
             found = tensors.get(_WEIGHTS + kind)
             if found is None or found.shape != vector.shape:

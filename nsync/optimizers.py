@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from .errors import InputError
 from .optimizer_kinds import KINDS, shapes
 
-Scalars = dict[str, float | int]
+Scalars = dict[str, float | int | str]
 """Python numbers of an optimizer's state by their flat names; JSON keeps them exactly."""
 
 _CURVES: dict[str, Callable[[float], float]] = {

@@ -158,7 +158,7 @@ class TrainSettings:
 
     def check(self) -> None:
         """Raise one `InputError` that names every setting out of its range."""
-        judge(self._judgements())
+        judge(self.judgements())
 
     def factor(self, step: int) -> float:
         """What the learning rates are multiplied with in update `step` (0-based)."""
@@ -180,7 +180,8 @@ class TrainSettings:
         free = _FREE | ({"steps"} if self.schedule == "constant" else set())
         return differing(self, other, free)
 
-    def _judgements(self) -> list[Judgement]:
+    def judgements(self) -> list[Judgement]:
+        """Every rule that a setting has to keep, and whether it does."""
         return [
             one_of(self, "rule", tuple(RULES)),
             one_of(self, "scope", SCOPES),

@@ -16,7 +16,13 @@ from .adapters import NETWORK, Rows, adapters, fresh, layer_key
 from .denoiser import Denoiser, Word
 from .errors import InputError
 from .flat import FlatWeights
-from .layers import ATTENTION, ATTENTION_AND_FEED_FORWARD, check_rank, select_layers
+from .layers import (
+    ATTENTION,
+    ATTENTION_AND_FEED_FORWARD,
+    check_rank,
+    select_layers,
+    trainable_layers,
+)
 from .lora_file import LowRank
 from .settings import TrainSettings
 
@@ -138,6 +144,16 @@ def chosen_layers(settings: TrainSettings, denoiser: Denoiser) -> dict[str, nn.M
             found = select_layers(encoder, choice)
             layers |= {layer_key(name, path): layer for path, layer in found.items()}
     return layers
+
+
+def every_layer(denoiser: Denoiser, text: bool) -> dict[str, nn.Module]:
+    """Every layer of the network, and of the text encoders where asked for, by key."""
+    found = networks(denoiser) if text else {NETWORK: denoiser.network}
+    return {
+        layer_key(name, path): layer
+        for name, network in found.items()
+        for path, layer in trainable_layers(network).items()
+    }
 
 
 def check_layers(

@@ -35,6 +35,7 @@ def train(
     export: Export[Learned],
     *,
     start: Mapping[str, LowRank] | None = None,
+    names: Mapping[str, str] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     on_item: Callable[[int, int], None] | None = None,
     preview: Callable[[int], None] | None = None,
@@ -51,6 +52,8 @@ def train(
         folder: of this run; see `nsync.runs.folder`.
         export: called at the end, at a pause, or when the run stops early with something learned.
         start: an existing LoRA to go on from, by layer; it decides layers, ranks and alphas.
+        names: what a LoRA file calls the layers, by key; with them the run's states can be gone on
+            with from another door to the same base (see `nsync.state_order`).
         on_step: called after every step; whatever it raises stops the run.
         on_item: called while encoding with (items done, items in all); may raise too.
         preview: called with the steps done, at the start, every `preview_every` steps and at the
@@ -89,7 +92,7 @@ def train(
         stack.enter_context(ready())
         made = stack.enter_context(trained(settings, denoiser, style_set.token, start))
         prompts = prompts or encoded.prompts(denoiser, settings)
-        learner = Learner(settings, made)
+        learner = Learner(settings, made, names)
         run.load(learner)
         passes = BranchPasses(settings, denoiser, made, prompts, stack, run.form)
         validation = Validation(settings, denoiser, prompts, encoded.held_out)

@@ -19,8 +19,8 @@ from ...nsync.evaluation.report import Report, write_report
 from ...nsync.evaluation.request import Request
 from ...nsync.evaluation.result import PARITIES
 from ...nsync.files import numbered
+from ...nsync.names import check_name
 from ...nsync.style_set import StyleSet
-from ..names import check_name
 from ..progress import on_picture
 from ..sockets import ArmsSocket, EncodersSocket, StyleSetSocket
 from .comparison import BASE

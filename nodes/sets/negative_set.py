@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ...nsync.denoiser import SamplerSettings
 from ...nsync.errors import InputError
+from ...nsync.names import check_name
 from ...nsync.negatives import (
     GENERIC_WORDS,
     NEGATIVE_TEMPLATE,
@@ -21,7 +22,6 @@ from ...nsync.pictures.images import read_image
 from ...nsync.sets.negative_store import missing_files
 from ...nsync.style_set import StyleSet
 from ..host.adapter import HostDenoiser
-from ..names import check_name
 from ..progress import on_picture
 from ..sampling import sampling_inputs
 from ..sockets import StyleSetSocket

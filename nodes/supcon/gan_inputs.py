@@ -4,9 +4,9 @@ from comfy_api.latest import io
 
 from ...nsync.supcon.gan import FAMILIES
 from ...nsync.supcon.gan.adversarial import ADVERSARIAL
+from ...nsync.supcon.gan.choices import AS_SET, PUBLISHED
 from ...nsync.supcon.gan.settings import AUGMENTATIONS, GanSettings
 from ..sockets import StyleSetSocket, SupConEncodersSocket
-from .gan_run import AS_SET, PUBLISHED
 from .inputs import (
     contrast_inputs,
     name_input,

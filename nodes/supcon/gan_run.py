@@ -1,24 +1,24 @@
 """One training of a text-to-image GAN as the host sees it: what is checked, where it is saved."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import comfyui_version
 from torch import nn
 
 from ...nsync.checkpoint import check_room
-from ...nsync.errors import InputError
 from ...nsync.files import numbered
+from ...nsync.names import export_title
 from ...nsync.runs.folder import RunFolder
 from ...nsync.runs.parts import TrainResult
 from ...nsync.style_set import StyleSet
-from ...nsync.supcon.clip_encoders import ClipEncoders
 from ...nsync.supcon.encoders import Encoders, check_captions
-from ...nsync.supcon.gan import FAMILIES
+from ...nsync.supcon.gan.choices import vision_of
 from ...nsync.supcon.gan.contract import Family
 from ...nsync.supcon.gan.model_file import save_model
-from ...nsync.supcon.gan.settings import GanSettings, defaults
+from ...nsync.supcon.gan.settings import GanSettings
+from ...nsync.supcon.gan.sheets import first_prompts
 from ...nsync.supcon.gan.training import (
     check_before_reading,
     check_fit,
@@ -28,44 +28,14 @@ from ...nsync.supcon.gan.training import (
 )
 from ...nsync.supcon.learner import AVERAGE, ModulesLearned
 from ...nsync.supcon.pairs import LabelledPairs, read_pairs
-from ..folders import ANEW, export_title, run_folder
+from ..folders import ANEW, run_folder
 from ..host.devices import EVERYTHING, at_work
 from ..progress import TrainingProgress, on_picture
-from .gan_previews import GanPreviews, first_prompts
+from .gan_previews import GanPreviews
 from .trained_files import GANS_FOLDER, trained_folder
 
 MODEL = "model"
 """The kind of the saved file."""
-
-AS_SET, PUBLISHED = "as set", "published"
-_PUBLISHED = (
-    "batch",
-    "generator_rate",
-    "discriminator_rate",
-    "beta1",
-    "beta2",
-    "warmup",
-    "ema",
-    "augmentation",
-    "adversarial",
-    "divergence_weight",
-    "penalty_weight",
-    "r1_gamma",
-    "penalty_every",
-    "match_weight",
-    "word_match_weight",
-)
-"""Settings that a family's paper or code has a value for."""
-
-_INNER = (
-    "mask_width",
-    "code_width",
-    "bridge_width",
-    "seen_width",
-    "joint_width",
-    "discriminator_width",
-)
-"""Widths of a family that go with its `width`."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +71,7 @@ class GanRun:
         folder = run_folder(name)
         if if_run_exists == ANEW:
             folder = numbered(folder)
-        vision = _vision(family, encoders)
+        vision = vision_of(family, encoders)
         check_captions(encoders, ((item.name, item.caption) for item in style_set.items))
         networks = check_before_reading(settings, family, encoders, folder, vision)
         saved = (networks.generator, encoders, *([vision] if vision else []))
@@ -138,7 +108,7 @@ class GanRun:
             )
 
     def _export(self, learned: ModulesLearned, steps: int) -> dict[str, Path]:
-        title = export_title(self.folder, steps, self.settings.steps)
+        title = export_title(self.folder.name, steps, self.settings.steps)
         path = numbered(trained_folder(GANS_FOLDER) / f"{title}.safetensors")
         config = RunFolder(self.folder).config() or {}
         versions = {**config["versions"], "comfyui": comfyui_version.__version__}
@@ -152,40 +122,3 @@ class GanRun:
             vision=self.vision,
         )
         return {MODEL: path}
-
-
-def family_of(name: str, image_size: int, width: int, encoders: Encoders) -> Family:
-    """A family at a size, for texts of these encoders.
-
-    What else the published networks have widths for keeps its ratio to theirs.
-    """
-    kind, published = FAMILIES[name], FAMILIES[name]()
-    share = width / published.width
-    inner = {
-        field.name: max(1, round(getattr(published, field.name) * share))
-        for field in fields(kind)
-        if field.name in _INNER
-    }
-    return kind(image_size=image_size, width=width, text_width=encoders.width, **inner)
-
-
-def with_preset(settings: GanSettings, family: Family, preset: str) -> GanSettings:
-    """The settings; of the family's own values, those that are published."""
-    if preset == AS_SET:
-        return settings
-    own = defaults(family)
-    return replace(settings, **{name: getattr(own, name) for name in _PUBLISHED})
-
-
-def _vision(family: Family, encoders: Encoders) -> nn.Module | None:
-    """The frozen tower that the family needs: that of CLIP encoders, which they share."""
-    if not family.needs_vision:
-        return None
-    if not isinstance(encoders, ClipEncoders):
-        raise InputError(
-            "encoders",
-            "CLIP encoders, for a family that looks and thinks with CLIP's vision tower",
-            f"{encoders.kind} ones",
-            "Choose a CLIP in SupCon Pretrainer, or another family.",
-        )
-    return encoders.clip.vision_model

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 from ...nsync.runs.folder import RunFolder
 from ...nsync.style_set import StyleSet
 from ...nsync.supcon.encoders import Encoders
+from ...nsync.supcon.gan.choices import family_of, with_preset
 from ...nsync.supcon.gan.settings import GanSettings
 from ..folders import run_folder
 from ..progress import TrainingProgress
@@ -14,7 +15,7 @@ from ..shown import shown, standing
 from ..sockets import LossMapSocket, TextToImageGanSocket
 from .gan_inputs import gan_inputs
 from .gan_model import loaded_model, model_report
-from .gan_run import MODEL, GanRun, family_of, with_preset
+from .gan_run import MODEL, GanRun
 from .trained_files import GANS_FOLDER, listed_as
 
 

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ...nsync.checkpoint import check_room
 from ...nsync.files import numbered
+from ...nsync.names import export_title
 from ...nsync.runs.folder import RunFolder
 from ...nsync.runs.parts import TrainResult
 from ...nsync.style_set import StyleSet
@@ -23,7 +24,7 @@ from ...nsync.supcon.pretraining import (
     PretrainSettings,
     pretrain,
 )
-from ..folders import ANEW, export_title, run_folder
+from ..folders import ANEW, run_folder
 from ..host.devices import EVERYTHING, at_work, weight_of
 from ..progress import TrainingProgress, on_picture
 from ..shown import shown, standing
@@ -143,7 +144,7 @@ class _Pretraining:
         )
 
     def _export(self, learned: ModulesLearned, steps: int) -> dict[str, Path]:
-        title = export_title(self.folder, steps, self.settings.steps)
+        title = export_title(self.folder.name, steps, self.settings.steps)
         path = numbered(trained_folder(ENCODERS_FOLDER) / f"{title}.safetensors")
         config = RunFolder(self.folder).config() or {}
         save_encoders(

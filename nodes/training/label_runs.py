@@ -4,12 +4,12 @@ import glob
 from collections.abc import Collection
 
 from ...nsync.errors import InputError
+from ...nsync.names import check_name
 from ...nsync.runs.folder import RunFolder
 from ...nsync.sets.labels import by_label
 from ...nsync.settings import TrainSettings
 from ...nsync.style_set import StyleSet
 from ..folders import run_folder
-from ..names import check_name
 
 ONE_STYLE, PER_LABEL = "one style", "one run per label"
 LABELS = (ONE_STYLE, PER_LABEL)

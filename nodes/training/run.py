@@ -1,6 +1,5 @@
 """One training run as the host sees it: where its files go, what is checked, what is shown."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,31 +11,30 @@ import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
-from torch import nn
 
-from ...nsync.adapters import layer_key
-from ...nsync.checkpoint import (
-    check_names,
-    check_room,
-    embedding_tensors,
-    export_file,
-    lora_tensors,
-    metadata,
-)
+from ...nsync.checkpoint import check_names, check_room, export_learned
 from ...nsync.denoiser import SamplerSettings
 from ...nsync.errors import InputError
 from ...nsync.evaluation.watch import StyleWatch
 from ...nsync.files import numbered, write_atomic
-from ...nsync.layers import trainable_layers
 from ...nsync.learner import Learned
 from ...nsync.lora_file import LowRank, match_layers, read_lora
+from ...nsync.names import export_title, one_word
+from ...nsync.recipe import write_recipe
 from ...nsync.settings import TrainSettings
 from ...nsync.style_set import StyleSet
-from ...nsync.trained import EMBEDDING, LORA, check_layers, chosen_layers, trained_count
+from ...nsync.trained import (
+    EMBEDDING,
+    LORA,
+    check_layers,
+    chosen_layers,
+    every_layer,
+    trained_count,
+)
 from ...nsync.training import TrainResult, check_runs, run_config, train
 from ..evaluation.evaluator import set_pictures, vector_store
 from ..evaluation.watch import WatchRequest
-from ..folders import ANEW, CONTINUE, export_title, run_folder
+from ..folders import ANEW, CONTINUE, run_folder
 from ..host.adapter import HostDenoiser
 from ..host.lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
 from ..progress import HostStyleWatch, Previews, TrainingProgress, on_picture
@@ -105,6 +103,7 @@ class TrainingRun:
         self, progress: TrainingProgress, previews: Previews, watch: StyleWatch | None = None
     ) -> TrainResult:
         """Train, showing every step; what was learned is saved at the end, or at a stop."""
+        write_recipe(self.folder, self.settings, self.style_set)
         dtype, text = _DTYPES[self.settings.precision], self.settings.trains_text
         return train(
             self.settings,
@@ -113,6 +112,7 @@ class TrainingRun:
             self.folder,
             self.export,
             start=self.start,
+            names=self.names,
             on_step=progress.on_step,
             on_item=on_picture(),
             preview=previews,
@@ -168,7 +168,7 @@ class TrainingRun:
 
     def export(self, learned: Learned, steps: int) -> dict[str, Path]:
         """Save what was learned where the host lists it; a run that was stopped says so."""
-        title = export_title(self.folder, steps, self.settings.steps)
+        title = export_title(self.folder.name, steps, self.settings.steps)
         places = {
             LORA: lora_folder() / f"{title}.safetensors",
             EMBEDDING: embedding_folder() / f"{one_word(title)}.safetensors",
@@ -187,26 +187,12 @@ class TrainingRun:
     ) -> dict[str, Path]:
         config = run_config(self.settings, self.denoiser, self.style_set, self.start)
         config["versions"] |= {"comfyui": comfyui_version.__version__}
-        files = {}
-        if learned.lora:
-            tensors = lora_tensors(learned.lora, self.names, learned.alphas)
-            told = metadata(config, steps, title, LORA)
-            files[LORA] = export_file(places[LORA], tensors, told)
-        if learned.embedding:
-            tensors = embedding_tensors(learned.embedding, self.style_set.token)
-            told = metadata(config, steps, title, EMBEDDING)
-            files[EMBEDDING] = export_file(places[EMBEDDING], tensors, told)
-        return files
+        return export_learned(learned, places, self.names, config, steps, title)
 
 
 def embedding_folder() -> Path:
     """Where trained embeddings go: a folder in which `embedding:name` finds them by itself."""
     return Path(folder_paths.get_folder_paths("embeddings")[0])
-
-
-def one_word(title: str) -> str:
-    """A name that a prompt can hold after `embedding:`: neither spaces nor signs of emphasis."""
-    return re.sub(r"[\s,()\[\]<>:]+", "_", title)
 
 
 def _start(
@@ -220,17 +206,7 @@ def _start(
     if not settings.trains_lora:
         raise InputError("start_from", f"'{NOTHING}', since no LoRA is trained", repr(start_from))
     file = read_lora(Path(folder_paths.get_full_path_or_raise("loras", start_from)))
-    layers = trainable_layers(denoiser.network)
-    if settings.text_encoders:
-        layers |= _text_layers(denoiser.text_encoders)
     model, clip, _ = sockets
     fused = fused_spellings(model, clip)
+    layers = every_layer(denoiser, settings.text_encoders)
     return match_layers(file, lora_spellings(model, clip), layers, fused)
-
-
-def _text_layers(encoders: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    return {
-        layer_key(name, path): layer
-        for name, encoder in encoders.items()
-        for path, layer in trainable_layers(encoder).items()
-    }

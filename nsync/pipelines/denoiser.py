@@ -14,9 +14,12 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
+from ..adapters import layer_key
 from ..denoiser import Conditioning, Row, SamplerSettings, Word, row_shape
 from ..errors import InputError
 from ..identity import feed_tensors
+from ..layers import trainable_layers
+from ..unet_names import original_names
 from .schedule import NoiseSchedule
 from .text import TextReader
 
@@ -64,6 +67,20 @@ class DiffusersDenoiser:
     def text_encoders(self) -> Mapping[str, nn.Module]:
         """The pipeline's own: `clip_l`, and for SDXL `clip_g`."""
         return {reader.name: reader.encoder for reader in self._readers}
+
+    @property
+    def lora_names(self) -> dict[str, str]:
+        """What a LoRA file calls every layer, by key: kohya's names, of which the host takes the
+        same ones (`lora_unet_...`, `lora_te_...`; `lora_te1_...`, `lora_te2_...` of two)."""
+        names = {path: f"lora_unet_{path.replace('.', '_')}" for path in _paths(self.network)}
+        encoders = self.text_encoders
+        for number, (name, encoder) in enumerate(encoders.items(), 1):
+            prefix = f"lora_te{number if len(encoders) > 1 else ''}_text_model_"
+            for path in _paths(encoder):
+                # transformers 5 has no `text_model` in a CLIPTextModel.
+                inner = path.removeprefix("text_model.").replace(".", "_")
+                names[layer_key(name, path)] = f"{prefix}{inner}"
+        return names
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -232,10 +249,23 @@ def _readers(pipeline: DiffusionPipeline) -> list[TextReader]:
 
 
 def _weights_digest(network: nn.Module) -> str:
-    """SHA-256 (hex) of the weights' names and of a sample of each."""
+    """SHA-256 (hex) of the weights' names and of a sample of each, as ComfyUI's door has it.
+
+    So what was made of a base there, negatives and states, is of the same base here.
+    """
+    weights = dict(network.named_parameters())
+    try:
+        names = original_names(list(weights), network.config.layers_per_block)
+    except KeyError:  # adapters inside, or a layer that ComfyUI's families do not have
+        names = {name: name for name in weights}
     digest = hashlib.sha256()
-    feed_tensors(digest, dict(network.named_parameters()))
-    return digest.hexdigest()
+    feed_tensors(digest, {f"diffusion_model.{names[name]}": weights[name] for name in weights})
+    # There, what is patched onto a model would follow.
+    return hashlib.sha256(digest.hexdigest().encode()).hexdigest()
+
+
+def _paths(network: nn.Module) -> list[str]:
+    return list(trainable_layers(network))
 
 
 def _alike(rows: Conditioning) -> list[list[int]]:

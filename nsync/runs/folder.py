@@ -41,7 +41,7 @@ class State:
 
     step: int
     tensors: dict[str, Tensor]
-    scalars: dict[str, float | int]
+    scalars: dict[str, float | int | str]
     form: dict[str, object]
 
 

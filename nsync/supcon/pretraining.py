@@ -59,7 +59,8 @@ class PretrainSettings:
         matching: weight of the loss that tells which text is of which picture, in each branch.
         words: weight of the same by words and regions (`words.word_matching`), in each branch; 0
             leaves it out. DAMSM, which AttnGAN and DM-GAN were published with, has 1.
-        image_image, text_text, image_text, text_image: see `nsync.supcon.contrast.Weights`.
+        image_image, text_text, image_text, text_image: weight of pulling together, across or
+            within pictures and texts, what shares a label; see `nsync.supcon.contrast.Weights`.
         class_mask: leave others with a label in common out of matching's negatives, as DAMSM does.
             Where captions tell the labels, features then say little but the label, see
             docs/decisions.md.
@@ -70,7 +71,12 @@ class PretrainSettings:
         warmup: steps over which the learning rate rises linearly.
         seed: every random draw is derived from it.
         validation: pairs held out of training; loss and R-precision on them are logged.
-        log_every, validate_every, save_every, keep_last, pause_every: see `TrainSettings`.
+        log_every: steps between two readings of the numbers on the device.
+        validate_every: steps between two measurements of the held-out pairs.
+        save_every: steps between two states from which the run can be resumed; 0 saves one only
+            when the run stops.
+        keep_last: how many of these states are kept.
+        pause_every: stop after every so many steps, to be run again; 0 never pauses.
     """
 
     contrast: str = SUPCON
@@ -99,18 +105,20 @@ class PretrainSettings:
 
     def check(self) -> None:
         """Raise one `InputError` that names every setting out of its range."""
+        judge(self.judgements())
+
+    def judgements(self) -> list[Judgement]:
+        """Every rule that a setting has to keep, and whether it does."""
         numbers = ("learning_rate", "temperature")
         weights = ("matching", "words", *Weights._fields, "warmup", "validation")
-        judge(
-            [
-                one_of(self, "contrast", CONTRASTS),
-                *pace(self),
-                at_least(self, "batch", 2),
-                *(above_zero(self, name) for name in numbers),
-                *(at_least(self, name, 0) for name in weights),
-                self._something(),
-            ]
-        )
+        return [
+            one_of(self, "contrast", CONTRASTS),
+            *pace(self),
+            at_least(self, "batch", 2),
+            *(above_zero(self, name) for name in numbers),
+            *(at_least(self, name, 0) for name in weights),
+            self._something(),
+        ]
 
     def differs(self, other: "PretrainSettings") -> dict[str, tuple[object, object]]:
         """What of `other` would make it another run: (value here, value there) by name."""

@@ -122,7 +122,7 @@ def read_the_settings(host):
     """Families at their published width and at half of it; a preset over settings of the user's."""
     from dataclasses import asdict, replace
 
-    run = host.module("nodes.supcon.gan_run")
+    run = host.module("nsync.supcon.gan.choices")
     kinds = host.module("nsync.supcon.gan").FAMILIES
     encoders = host.module("nsync.supcon.small_encoders").SmallEncoders(["a"], 16, 32)
     whole, half = {}, {}

@@ -67,7 +67,7 @@ def draw_a_sheet(host):
     import numpy as np
     import torch
 
-    previews = host.module("nodes.supcon.gan_previews")
+    previews = host.module("nsync.supcon.gan.sheets")
     pictures = torch.arange(5).view(5, 1, 1, 1).expand(5, 3, 4, 4) / 10
     drawn = np.asarray(previews.sheet(pictures))
     labels = host.module("nsync.supcon.labels").Labels

@@ -60,13 +60,19 @@ class GanSettings:
             discriminators nor in the text match; items with one caption never have. Where labels
             say little of what captions say, content is then hard to learn, see docs/decisions.md.
         contrast: one of `nsync.supcon.contrast.CONTRASTS`.
-        image_image, image_text, text_image: see `nsync.supcon.contrast.Weights`.
+        image_image, image_text, text_image: weight of pulling painted pictures together with
+            pictures and texts of their label; see `nsync.supcon.contrast.Weights`.
         temperature: of the contrast.
         contrast_real: in the contrasts "supcon" and "unicl" real pictures stand beside the painted
             ones, with the same texts.
         seed: every random draw is derived from it.
-        log_every, preview_every, save_every, keep_last, pause_every, score_every: see
-            `nsync.runs.parts.Pace`.
+        log_every: steps between two readings of the numbers on the device.
+        preview_every: steps between two previews; 0 paints none.
+        save_every: steps between two states from which the run can be resumed; 0 saves one only
+            when the run stops.
+        keep_last: how many of these states are kept.
+        pause_every: stop after every so many steps, to be run again; 0 never pauses.
+        score_every: steps between two scores of a watch.
     """
 
     steps: int = 10000
@@ -114,7 +120,7 @@ class GanSettings:
 
     def check(self) -> None:
         """Raise one `InputError` that names every setting out of its range."""
-        judge(self._judgements())
+        judge(self.judgements())
 
     def factor(self, step: int) -> float:
         """What the learning rates are multiplied with in update `step` (0-based)."""
@@ -128,7 +134,8 @@ class GanSettings:
         """What of `other` would make it another run: (value here, value there) by name."""
         return differing(self, other, CADENCE | {"steps"})
 
-    def _judgements(self) -> list[Judgement]:
+    def judgements(self) -> list[Judgement]:
+        """Every rule that a setting has to keep, and whether it does."""
         return [
             one_of(self, "augmentation", tuple(AUGMENTATIONS)),
             one_of(self, "adversarial", ADVERSARIAL),

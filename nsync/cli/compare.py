@@ -1,0 +1,216 @@
+"""Draw the same prompts with the same seeds by the base and by each LoRA or embedding.
+
+The pictures go to a folder for each arm, a labelled grid beside them; `nsync evaluate` scores them.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from torch import Tensor
+
+from ..adapters import adapters
+from ..denoiser import SamplerSettings
+from ..errors import InputError
+from ..evaluation.arms import Arm, check_arms
+from ..evaluation.drawing import Comparison, arm_of
+from ..evaluation.grid import grid
+from ..evaluation.pictures import as_pictures
+from ..files import numbered, write_atomic
+from ..names import check_name
+from ..pictures.images import png
+from ..runs.judgements import Judgement, at_least
+from ..style_set import DEFAULT_TEMPLATE, check_template
+from ..trained import networks, standing_for
+from . import plan
+from .embeddings import read_embedding
+from .main import Outcome
+from .models import load_denoiser
+from .progress import items
+from .runs import load_lora
+from .sections import Model
+
+if TYPE_CHECKING:
+    from ..pipelines.denoiser import DiffusersDenoiser
+
+BASE, LISTING = "base", "comparison.json"
+COMPARISONS = "comparisons"
+_KINDS = "pictures", "plain"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What every arm draws, and how.
+
+    Attributes:
+        captions: contents, without a word about the style, that training has not seen; 20 or more
+            make a verdict.
+        token: the word that stands for the style in the prompts.
+        template: how caption and token make a prompt; has {caption} and {token}.
+        seed: of the first picture of each caption; every arm has the same seeds.
+        per_caption: pictures of each caption and arm.
+        width: of the pictures, in pixels.
+        height: of the pictures, in pixels.
+        drift: draw every caption without the token as well, to see what else has changed.
+    """
+
+    captions: tuple[str, ...] = ()
+    token: str = "sks"
+    template: str = DEFAULT_TEMPLATE
+    seed: int = 0
+    per_caption: int = 1
+    width: int = 512
+    height: int = 512
+    drift: bool = False
+    sampler: SamplerSettings = field(default_factory=lambda: SamplerSettings(steps=30))
+
+    def judgements(self) -> list[Judgement]:
+        """The rules of single keys."""
+        return [
+            ("captions", "at least one caption", "none", bool(self.captions)),
+            *(at_least(self, name, 1) for name in ("per_caption", "width", "height")),
+            at_least(self, "seed", 0),
+        ]
+
+    def comparison(self) -> Comparison:
+        """The same for the library."""
+        check_template("drawing.template", self.template, "caption", "token")
+        return Comparison(
+            self.captions, self.token, self.template, self.seed, self.per_caption,
+            (self.width, self.height), self.sampler, self.drift,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CompareFile:
+    """What is asked.
+
+    Attributes:
+        name: of the comparison.
+        output: results go to <output>/nsync/comparisons/<name>; one that is there is kept, and the
+            new one numbered.
+        loras: files of the arms; an arm has its file's name.
+        embeddings: files of embeddings, likewise.
+    """
+
+    name: str = "comparison"
+    output: Path = Path("output")
+    loras: tuple[Path, ...] = ()
+    embeddings: tuple[Path, ...] = ()
+    model: Model = field(default_factory=Model)
+    drawing: Drawing = field(default_factory=Drawing)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with it as a whole: (key, what)."""
+        for key in ("loras", "embeddings"):
+            for file in getattr(self, key):
+                if not file.is_file():
+                    yield key, f"expected files that are there; got {file}"
+
+
+FILE = "YAML file with the keys below; flags stand over it"
+DEFAULT = CompareFile()
+SHARES = ()
+LEARNS = True
+
+
+def run(asked: CompareFile, dry_run: bool = False) -> Outcome:
+    """Draw all arms."""
+    folder = numbered(asked.output / "nsync" / COMPARISONS / check_name(asked.name))
+    comparison = asked.drawing.comparison()
+    denoiser = load_denoiser(asked.model)
+    files = {"lora": asked.loras, "embedding": asked.embeddings}
+    if dry_run:
+        for kind, each in files.items():
+            for file in each:
+                load_lora(file, denoiser) if kind == "lora" else read_embedding(file, denoiser)
+        arms = 1 + len(asked.loras) + len(asked.embeddings)
+        told = f"{arms} arms of {len(comparison.contents)} pictures each, to {folder}."
+        return Outcome("\n".join([plan.of_model(denoiser), told, "Nothing was begun."]))
+    arms = draw_arms(comparison, denoiser, asked.loras, asked.embeddings)
+    write_arms(folder, arms)
+    return Outcome(f"{len(arms)} arms in {folder}; to score them: nsync evaluate")
+
+
+def draw_arms(
+    comparison: Comparison,
+    denoiser: "DiffusersDenoiser",
+    loras: Sequence[Path],
+    embeddings: Sequence[Path] = (),
+) -> list[Arm]:
+    """The base's arm, then one for each file.
+
+    Raises:
+        InputError: a file is of another model; two arms have one name.
+    """
+    files = {file.stem: ("lora", file) for file in loras}
+    files |= {file.stem: ("embedding", file) for file in embeddings}
+    names = [BASE, *files]
+    if len(names) <= len(loras) + len(embeddings):
+        raise InputError(
+            "loras", "files of different names", ", ".join(map(str, (*loras, *embeddings)))
+        )
+    arms = []
+    for name in names:
+        with items(f"Drawing {name}") as on_item, ExitStack() as stack:
+            if name in files:
+                stack.enter_context(with_file(denoiser, *files[name], comparison.token))
+            arms.append(arm_of(comparison, denoiser, name, comparison.token, on_item))
+    return arms
+
+
+@contextmanager
+def with_file(denoiser: "DiffusersDenoiser", kind: str, file: Path, token: str) -> Iterator[None]:
+    """For the block, the model has the LoRA, or the token stands for the embedding's vectors."""
+    if kind == "lora":
+        with adapters(networks(denoiser), load_lora(file, denoiser), denoiser.device):
+            yield
+    else:
+        with standing_for(denoiser, token, read_embedding(file, denoiser)):
+            yield
+
+
+def write_arms(folder: Path, arms: Sequence[Arm]) -> None:
+    """Write the pictures, a grid of them, and last the listing that `read_arms` reads."""
+    told = []
+    for arm in arms:
+        sets = dict(zip(_KINDS, (arm.pictures, arm.plain), strict=True))
+        for kind, pictures in sets.items():
+            for number, picture in enumerate(pictures):
+                image = Image.fromarray(picture.movedim(0, -1).numpy())
+                write_atomic(folder / arm.name / f"{kind}_{number:04}.png", png(image))
+        counts = {kind: len(pictures) for kind, pictures in sets.items()}
+        told.append({"name": arm.name, "prompts": arm.prompts, "captions": arm.captions, **counts})
+    write_atomic(folder / "grid.png", png(Image.fromarray(grid(arms))))
+    write_atomic(folder / LISTING, json.dumps({"arms": told}, indent=1) + "\n")
+
+
+def read_arms(folder: Path) -> list[Arm]:
+    """The arms of a comparison's folder.
+
+    Raises:
+        InputError: the folder holds no whole comparison.
+    """
+    try:
+        told = json.loads((folder / LISTING).read_text(encoding="utf-8"))
+        arms = [_arm(folder, one) for one in told["arms"]]
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        got = f"{folder} ({type(error).__name__}: {error})"
+        raise InputError("comparison", "a folder that nsync compare has made", got) from error
+    check_arms(arms)
+    return arms
+
+
+def _arm(folder: Path, told: dict) -> Arm:
+    pictures, plain = (_pictures(folder / told["name"], kind, told[kind]) for kind in _KINDS)
+    return Arm(told["name"], pictures, tuple(told["prompts"]), tuple(told["captions"]), plain)
+
+
+def _pictures(folder: Path, kind: str, count: int) -> tuple[Tensor, ...]:
+    return tuple(as_pictures([folder / f"{kind}_{place:04}.png" for place in range(count)]))

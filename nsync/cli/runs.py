@@ -1,0 +1,177 @@
+"""Runs without the graph: what is checked before one, and where its files go."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..checkpoint import check_names, check_room, export_learned
+from ..denoiser import SamplerSettings
+from ..errors import InputError
+from ..files import numbered, write_atomic
+from ..learner import Learned
+from ..lora_file import LowRank, match_layers, read_lora
+from ..names import check_name, export_title, one_word
+from ..pictures.images import png, to_picture
+from ..recipe import run_place, write_recipe
+from ..runs.folder import RunFolder
+from ..sets.labels import by_label
+from ..settings import TrainSettings
+from ..style_set import StyleSet
+from ..trained import EMBEDDING, LORA, check_layers, chosen_layers, every_layer, trained_count
+from ..training import TrainResult, check_runs, run_config, train
+from .main import PAUSED, Outcome
+from .progress import items, steps
+from .ready import ready
+from .sections import Preview
+
+if TYPE_CHECKING:
+    from ..pipelines.denoiser import DiffusersDenoiser
+    from .train import TrainFile
+
+CONTINUE, ANEW = "continue", "start anew"
+ONE_STYLE, PER_LABEL = "one style", "one run per label"
+LABELS = (ONE_STYLE, PER_LABEL)
+
+
+@dataclass(frozen=True)
+class HeadlessRun:
+    """A run of a training.
+
+    Attributes:
+        folder: see `nsync.recipe.run_place`.
+        loras, embeddings: folders that take what is saved.
+        names: what a LoRA file calls the layers, by key.
+        model: what the file says of the model, for the run's own file.
+    """
+
+    denoiser: "DiffusersDenoiser"
+    style_set: StyleSet
+    settings: TrainSettings
+    folder: Path
+    loras: Path
+    embeddings: Path
+    names: Mapping[str, str]
+    start: Mapping[str, LowRank] | None = None
+    model: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def standing(self) -> str:
+        """How far it is, in words."""
+        done = RunFolder(self.folder).steps()
+        return f"{done[-1] if done else 0} of {self.settings.steps} steps made"
+
+    def train(self, preview: Preview) -> TrainResult:
+        """Train, with a bar; what was learned is saved at the end, or at a stop."""
+        write_recipe(self.folder, self.settings, self.style_set, {"model": dict(self.model)})
+        with items("Encoding") as on_item, steps(self.folder.name, self.settings.steps) as on_step:
+            return train(
+                self.settings,
+                self.denoiser,
+                self.style_set,
+                self.folder,
+                self._export,
+                start=self.start,
+                names=self.names,
+                on_step=on_step,
+                on_item=on_item,
+                preview=partial(self._preview, preview),
+                ready=partial(ready, self.settings, self.denoiser),
+            )
+
+    def _preview(self, preview: Preview, done: int) -> None:
+        first = self.style_set.items[0]
+        pixels = self.denoiser.generate(
+            [preview.prompt.strip() or self.style_set.prompt(first)],
+            [self.settings.seed],
+            self.style_set.size(first, self.denoiser.size_multiple),
+            SamplerSettings(preview.steps, preview.guidance, "euler", "normal"),
+        )
+        path = self.folder / "samples" / f"step_{done:06}.png"
+        write_atomic(path, png(to_picture(pixels[0])))
+
+    def _export(self, learned: Learned, made: int) -> dict[str, Path]:
+        title = export_title(self.folder.name, made, self.settings.steps)
+        places = {
+            LORA: self.loras / f"{title}.safetensors",
+            EMBEDDING: self.embeddings / f"{one_word(title)}.safetensors",
+        }
+        config = run_config(self.settings, self.denoiser, self.style_set, self.start)
+        return export_learned(learned, places, self.names, config, made, title)
+
+
+def prepare(
+    asked: "TrainFile", settings: TrainSettings, denoiser: "DiffusersDenoiser", style_set: StyleSet
+) -> list[HeadlessRun]:
+    """The runs that are asked for, judged before any work.
+
+    Raises:
+        InputError: a bad name, an unfit set, a LoRA that does not fit, a run of other settings, a
+            place that cannot be written, a full disk.
+    """
+    folders, names = _folders(asked, settings, style_set), denoiser.lora_names
+    start = _start(asked.start_from, settings, denoiser)
+    check_layers(settings, denoiser, start)
+    if settings.trains_lora:
+        check_names(start or chosen_layers(settings, denoiser), names)
+    check_runs(settings, denoiser, folders, start)
+    loras = asked.output / "loras"
+    embeddings = asked.embeddings or asked.output / "embeddings"
+    weights = trained_count(settings, denoiser, start) * len(folders)
+    check_room(loras, weights, 2)
+    # A state holds the weights, two moments and perhaps an average of them.
+    check_room(next(iter(folders)), weights, 4 * (settings.keep_last + 1))
+    model = {"path": str(asked.model.path)}
+    if asked.model.config:
+        model["config"] = str(asked.model.config)
+    return [
+        HeadlessRun(denoiser, each, settings, folder, loras, embeddings, names, start, model)
+        for folder, each in folders.items()
+    ]
+
+
+def ended(result: TrainResult, of: int) -> Outcome:
+    """What is said of a run of so many steps."""
+    lines = [f"Saved {file}" for file in result.files.values()]
+    if result.over:
+        return Outcome("\n".join(lines))
+    lines.append(f"Paused after {result.step} of {of} steps: run it again to go on.")
+    return Outcome("\n".join(lines), PAUSED)
+
+
+def load_lora(file: Path, denoiser: "DiffusersDenoiser", text: bool = True) -> dict[str, LowRank]:
+    """A LoRA file's factors by layer of this model.
+
+    Raises:
+        InputError: no LoRA, or one of another model.
+    """
+    names = denoiser.lora_names
+    spellings = {called: key for key, called in names.items()}
+    # As diffusers and PEFT write them.
+    spellings |= {f"unet.{key}": key for key in names if ":" not in key}
+    return match_layers(read_lora(file), spellings, every_layer(denoiser, text))
+
+
+def _folders(
+    asked: "TrainFile", settings: TrainSettings, style_set: StyleSet
+) -> dict[Path, StyleSet]:
+    name = check_name(asked.name)
+    sets = {name: style_set}
+    if asked.labels == PER_LABEL:
+        labelled = by_label(settings, style_set).items()
+        sets = {check_name(f"{name}_{label}", "labels"): own for label, own in labelled}
+    folders = {run_place(asked.output, name): own for name, own in sets.items()}
+    if asked.if_run_exists == ANEW:
+        folders = {numbered(folder): own for folder, own in folders.items()}
+    return folders
+
+
+def _start(
+    file: Path | None, settings: TrainSettings, denoiser: "DiffusersDenoiser"
+) -> dict[str, LowRank] | None:
+    if file is None:
+        return None
+    if not settings.trains_lora:
+        raise InputError("start_from", "nothing, since no LoRA is trained", str(file))
+    return load_lora(file, denoiser, settings.text_encoders)

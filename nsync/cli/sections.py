@@ -1,0 +1,88 @@
+"""What several commands ask for: the model, the pictures, how previews are drawn."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..runs.judgements import Judgement, at_least, one_of
+from ..style_set import DEFAULT_TEMPLATE
+
+AUTO = "auto"
+STOP, SKIP = "stop", "skip"
+WEIGHTS = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The base model.
+
+    Attributes:
+        path: a diffusers pipeline's folder, or a checkpoint in one safetensors file, of Stable
+            Diffusion 1, 2 or XL; `tiny` for the embedded tiny base. Nothing is downloaded.
+        config: for a single file, a folder with the pipeline's configuration and tokenizer.
+        device: where it computes: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+        weights: in which precision its weights are held; training in fp32 wants fp32.
+    """
+
+    path: Path | None = None
+    config: Path | None = None
+    device: str = AUTO
+    weights: str = "fp32"
+
+    def judgements(self) -> list[Judgement]:
+        """The rules of single keys."""
+        return [
+            ("path", "a folder, a safetensors file, or `tiny`", "none", self.path is not None),
+            one_of(self, "weights", WEIGHTS),
+        ]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The style set.
+
+    Attributes:
+        folder: pictures of the style, each with its caption beside it (x.txt beside x.png);
+            the names of folders inside it are labels.
+        token: the word that will stand for the style in prompts (trigger word).
+        template: how caption and token make a prompt; has {caption} and {token}.
+        resolution: side in pixels of the square to whose area pictures are scaled; the base's own,
+            such as 512 for SD1.5, 1024 for SDXL, 64 for the tiny base.
+        problem_files: `stop` where pictures cannot be used, or `skip` them; both list them.
+        listing: a set that a training has listed (set.json of its run), in place of all these.
+    """
+
+    folder: Path | None = None
+    token: str = "sks"
+    template: str = DEFAULT_TEMPLATE
+    resolution: int = 512
+    problem_files: str = STOP
+    listing: Path | None = None
+
+    def judgements(self) -> list[Judgement]:
+        """The rules of single keys."""
+        one = bool(self.folder) != bool(self.listing)
+        got = "both" if self.folder and self.listing else "neither"
+        return [
+            ("folder", "`folder` or `listing`, one of the two", got, one),
+            one_of(self, "problem_files", (STOP, SKIP)),
+            at_least(self, "resolution", 16),
+        ]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Pictures drawn while the model is trained.
+
+    Attributes:
+        prompt: of the previews; empty takes that of the first picture of the set.
+        steps: of the sampler.
+        guidance: how closely the prompt is followed (CFG).
+    """
+
+    prompt: str = ""
+    steps: int = 20
+    guidance: float = 5.0
+
+    def judgements(self) -> list[Judgement]:
+        """The rules of single keys."""
+        return [at_least(self, "steps", 1), at_least(self, "guidance", 0)]

@@ -1,0 +1,69 @@
+"""The style set that a command is given, and its negatives."""
+
+from pathlib import Path
+
+from ..denoiser import Denoiser
+from ..errors import InputError
+from ..files import check_writable
+from ..names import check_name
+from ..negatives import NegativeSettings, make_negatives, plan
+from ..set_file import read_set
+from ..sets.folder import read_folder
+from ..sets.negative_store import NegativeStore
+from ..style_set import StyleSet
+from .progress import items
+from .sections import SKIP, Pictures
+
+
+def read_pictures(pictures: Pictures) -> tuple[StyleSet, str]:
+    """The set, and a report on its files.
+
+    Raises:
+        InputError: no such folder or listing; pictures with problems, unless they are skipped.
+    """
+    if pictures.listing:
+        style_set = read_set(pictures.listing)
+        return style_set, f"{len(style_set)} pictures listed in {pictures.listing}."
+    empty = StyleSet((), pictures.token, pictures.template, pictures.resolution)
+    skip = pictures.problem_files == SKIP
+    if not pictures.folder.is_dir():
+        got = f"{pictures.folder}, which is not there"
+        raise InputError("style_set.folder", "a folder of pictures", got)
+    with items("Reading pictures") as on_picture:
+        style_set, report = read_folder(pictures.folder, empty, skip=skip, on_picture=on_picture)
+    return style_set, report.text()
+
+
+def negatives_folder(output: Path, name: str) -> Path:
+    """`<output>/nsync/negatives/<name>`.
+
+    Raises:
+        InputError: the name is none.
+    """
+    return output / "nsync" / "negatives" / check_name(name, "negatives_name")
+
+
+def painted(
+    settings: NegativeSettings, denoiser: Denoiser, style_set: StyleSet, folder: Path
+) -> StyleSet:
+    """The set with its negatives, which are painted where they are not there yet.
+
+    Raises:
+        InputError: see `nsync.negatives.make_negatives`.
+    """
+    if missing(settings, denoiser, style_set, folder)[0]:
+        check_writable(folder)
+    with items("Painting negatives") as on_picture:
+        return make_negatives(settings, denoiser, style_set, folder, on_picture)
+
+
+def missing(
+    settings: NegativeSettings, denoiser: Denoiser, style_set: StyleSet, folder: Path
+) -> tuple[int, int]:
+    """(negatives that are still to be painted, negatives in all).
+
+    Raises:
+        InputError: see `nsync.negatives.plan`.
+    """
+    requests, store = plan(settings, denoiser, style_set), NegativeStore(folder)
+    return sum(not store.has(request) for request in requests), len(requests)

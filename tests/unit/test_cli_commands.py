@@ -1,0 +1,271 @@
+"""The commands on the tiny base, one after the other, as a user gives them."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from nsync.cli.main import BAD_INPUT, DONE, INTERRUPTED, PAUSED, main
+
+FILE = """\
+name: sunset
+model: {path: tiny, device: cpu}
+style_set: {folder: pictures, token: sks, resolution: 64}
+negatives:
+  words: [painting]
+  sampler: {steps: 2, guidance: 1}
+settings: {steps: 4, pause_every: 2, batch: 1, rank: 2, preview_every: 2, learning_rate: 1e-3}
+preview: {steps: 1, guidance: 1}
+"""
+CAPTIONS = ("a red circle", "a blue square", "a green cross", "a red ring", "a blue triangle")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with pictures, negatives and a run that has paused after two steps of four."""
+    folder = tmp_path_factory.mktemp("commands")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        Path("train.yaml").write_text(FILE)
+        pictures = ["tiny-pictures", "--style", "sunset", "--folder", "pictures", "--count", "6"]
+        assert main(pictures) == DONE
+        assert main(["train", "train.yaml"]) == PAUSED
+        yield folder
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def lora(place):
+    """The LoRA of the run's end, by the file that the run has written."""
+    run = place / "output/nsync/runs/sunset"
+    assert main(["train", str(run / "run.yaml"), "--settings.pause_every", "0"]) == DONE
+    return place / "output/loras/sunset.safetensors"
+
+
+def asked(capsys, *words):
+    """A command that is refused: what is said, and that nothing came or went."""
+    before = files(Path())
+    assert main([*map(str, words)]) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert files(Path()) == before
+    return said
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_paused_run_has_all_that_it_takes_to_go_on(place):
+    run = place / "output/nsync/runs/sunset"
+    told = yaml.safe_load((run / "run.yaml").read_text())
+    assert told["settings"] == json.loads((run / "config.json").read_text())["settings"]
+    assert (run / "samples/step_000002.png").is_file()
+    assert len(list((place / "output/nsync/negatives/negatives").glob("*.png"))) == 6
+    assert (place / "output/loras/sunset_stopped_at_2.safetensors").is_file()
+
+
+def test_a_run_ends_as_one_that_never_paused(place, lora):
+    """The same settings under another name, in one go, from the same negatives."""
+    words = ["--name", "whole", "--settings.pause_every", "0", "--settings.preview_every", "0"]
+    assert main(["train", "train.yaml", *words]) == DONE
+    ours, whole = load_file(lora), load_file(lora.with_name("whole.safetensors"))
+    assert all(torch.equal(ours[name], value) for name, value in whole.items())
+    assert ours.keys() == whole.keys()
+
+
+def test_a_run_goes_on_with_its_layers_in_another_order(place, lora, monkeypatch):
+    """As a UNet of another library has them; see `nsync.state_order`."""
+    from nsync import trained
+
+    words = ["--name", "turned", "--settings.preview_every", "0"]
+    assert main(["train", "train.yaml", *words]) == PAUSED
+    layers = trained.chosen_layers
+    monkeypatch.setattr(
+        trained, "chosen_layers", lambda *asked: dict(reversed(layers(*asked).items()))
+    )
+    assert main(["train", "train.yaml", *words]) == DONE
+    ours, whole = load_file(lora), load_file(lora.with_name("turned.safetensors"))
+    for name, value in whole.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_nothing_is_made_twice(place, lora):
+    before = files(place)
+    assert main(["train", "train.yaml", "--settings.pause_every", "0"]) == DONE
+    again = files(place)
+    told = {place / "output/nsync/runs/sunset" / name for name in ("run.yaml", "set.json")}
+    assert {path for path, when in again.items() if before.get(path) != when} <= told
+
+
+def test_a_dry_run_tells_and_begins_nothing(place, capsys):
+    before = files(place)
+    words = ["--name", "dry", "--negatives_name", "others", "--dry-run"]
+    assert main(["train", "train.yaml", *words]) == DONE
+    said = capsys.readouterr().out
+    assert "6 of 6 pictures used" in said
+    assert "6 negatives in output/nsync/negatives/others, 6 of them to be painted" in said
+    kept = float(said.partition("Kept for backward: ")[2].partition(" MB")[0])
+    assert 1 < kept < 200  # of a UNet of 17 MB at 16 x 16 latents
+    assert "0 of 4 steps made" in said
+    assert files(place) == before
+
+
+def test_other_settings_under_the_same_name_are_refused(place, lora, capsys):
+    said = asked(capsys, "train", "train.yaml", "--settings.rank", 3)
+    assert "`rank` was 2, is 3" in said
+
+
+def test_a_damaged_state_is_refused_and_kept(place, capsys):
+    """Half-written by a power cut: nothing of the run is lost, nothing is begun anew in silence."""
+    words = ["--name", "cut", "--settings.preview_every", "0"]
+    assert main(["train", "train.yaml", *words]) == PAUSED
+    capsys.readouterr()
+    [state] = (place / "output/nsync/runs/cut/state").glob("*.safetensors")
+    state.write_bytes(state.read_bytes()[:100])
+    assert "a state that can be read" in asked(capsys, "train", "train.yaml", *words)
+
+
+def test_a_damaged_listing_is_refused(place, capsys):
+    listing = place / "half.json"
+    listing.write_text('{"format": 1, "items": [')
+    file = place / "half.yaml"
+    file.write_text("model: {path: tiny}\nstyle_set: {listing: half.json}\n")
+    assert "half.json" in asked(capsys, "train", file)
+
+
+def test_a_lora_of_another_model_is_refused(place, capsys):
+    other = place / "flux.safetensors"
+    name = "transformer.single_transformer_blocks.0.attn.to_q"
+    factors = {f"{name}.lora_A.weight": torch.ones(2, 8), f"{name}.lora_B.weight": torch.ones(8, 2)}
+    save_file(factors, other)
+    words = ["--name", "started", "--start_from", other]
+    said = asked(capsys, "train", "train.yaml", *words)
+    assert "layers that this model does not have" in said
+    assert "Is it a LoRA of another model?" in said
+    words = ["--drawing.captions", *CAPTIONS, "--drawing.width", 64, "--drawing.height", 64]
+    said = asked(capsys, "compare", "--model.path", "tiny", "--loras", other, *words)
+    assert "Is it a LoRA of another model?" in said
+
+
+def test_a_place_that_cannot_be_written_is_told(place, capsys):
+    """A file stands where a folder is to be made: the same for root, whom no mode stops."""
+    (place / "taken").write_text("a file")
+    said = asked(capsys, "train", "train.yaml", "--output", "taken")
+    assert "taken" in said
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("nowhere", "nowhere"),
+        ("pictures", "without one"),
+        ("pictures/image_0001.png", ".safetensors"),
+        ("single.safetensors", "model_index.json"),
+    ],
+)
+def test_a_model_that_is_none_is_told(place, capsys, path, said):
+    save_file({"a": torch.ones(1)}, place / "single.safetensors")
+    assert said in asked(capsys, "negatives", "train.yaml", "--model.path", path)
+
+
+def test_an_interrupted_run_says_so_and_keeps_what_it_has(place, monkeypatch):
+    from nsync.runs.session import Session
+
+    after = Session.after_step
+
+    def stop(session, done):
+        after(session, done)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Session, "after_step", stop)
+    words = ["--name", "stopped", "--settings.preview_every", "0"]
+    assert main(["train", "train.yaml", *words]) == INTERRUPTED
+    assert (place / "output/loras/stopped_stopped_at_1.safetensors").is_file()
+    assert (place / "output/nsync/runs/stopped/state/step_00000001.safetensors").is_file()
+
+
+def test_the_lora_is_compared_scored_and_told_of(place, lora, capsys):
+    words = ["--drawing.width", 64, "--drawing.height", 64, "--drawing.sampler.steps", 2]
+    words += ["--model.path", "tiny", "--loras", lora, "--drawing.captions", *CAPTIONS]
+    assert main(["compare", *map(str, words)]) == DONE
+    folder = place / "output/nsync/comparisons/comparison"
+    base, ours = ((folder / arm / "pictures_0000.png").read_bytes() for arm in ("base", "sunset"))
+    assert base != ours
+    words = ["--references", "pictures", "--comparison", folder, "--encoders.ruler", "true"]
+    assert main(["evaluate", *map(str, words)]) == DONE
+    assert (place / "output/nsync/evaluations/evaluation/report.html").is_file()
+    capsys.readouterr()
+    layers = len(load_file(lora)) // 3
+    told = {
+        lora: (
+            f"a LoRA of {layers} layers: network",
+            "rank: 2; alpha: 16.0",
+            "style token: sks",
+        ),
+        folder: ("a comparison of 2 arms: base 5, sunset 5",),
+        place / "output/nsync/runs/sunset": ("steps: 4 of 4", "rule: nsync"),
+        place / "output/nsync/negatives/negatives": ("a negative set of 6 pictures",),
+    }
+    for path, lines in told.items():
+        assert main(["inspect", str(path)]) == DONE
+        said = capsys.readouterr().out
+        assert all(line in said for line in lines), said
+
+
+def test_what_nothing_is_known_of_is_told(place, capsys):
+    assert "none of their files" in asked(capsys, "inspect", "pictures")
+    assert "is there" in asked(capsys, "inspect", "gone.safetensors")
+    (place / "torn.safetensors").write_bytes(b"\x00" * 7)
+    assert "a whole safetensors file" in asked(capsys, "inspect", "torn.safetensors")
+
+
+def test_an_embedding_is_trained_drawn_and_told_of(place, capsys):
+    words = ["--name", "word", "--settings.trains", "embedding", "--settings.rule", "plain"]
+    words += ["--settings.steps", "1", "--settings.preview_every", "0"]
+    assert main(["train", "train.yaml", *words]) == DONE
+    file = place / "output/embeddings/word.safetensors"
+    words = ["--drawing.width", 64, "--drawing.height", 64, "--drawing.sampler.steps", 1]
+    words += ["--model.path", "tiny", "--embeddings", file, "--drawing.captions", *CAPTIONS]
+    assert main(["compare", "--name", "words", *map(str, words)]) == DONE
+    capsys.readouterr()
+    assert main(["inspect", str(file)]) == DONE
+    with safe_open(file, "pt") as opened:
+        rows, width = opened.get_slice("sks").get_shape()
+    assert f"an embedding: sks {rows} vectors of {width}" in capsys.readouterr().out
+
+
+def test_a_study_trains_its_arms_and_says_which_is_nearest(place, capsys):
+    study = place / "study.yaml"
+    study.write_text(
+        FILE.replace("sunset", "sweep")
+        + """\
+arms:
+  plain: {rule: plain}
+  faster: {learning_rate: 1e-2}
+references: pictures
+encoders: {ruler: true}
+drawing:
+  captions: [a red circle, a blue square, a green cross, a red ring, a blue triangle]
+  width: 64
+  height: 64
+  sampler: {steps: 1}
+"""
+    )
+    text = study.read_text().replace("preview: {steps: 1, guidance: 1}\n", "")
+    study.write_text(text.replace("faster", "fas/ter").replace("rule: plain", "rlue: plain"))
+    said = asked(capsys, "study", study)
+    assert "arms.plain.rlue: no such key; is it rule?" in said
+    assert "arms.fas/ter: expected a file name" in said
+    study.write_text(text.replace("steps: 4", "steps: 1"))
+    assert main(["study", str(study)]) == DONE
+    assert "Seed 0: " in capsys.readouterr().out
+    assert (place / "output/nsync/evaluations/sweep_0/report.html").is_file()
+    assert (place / "output/loras/sweep_faster_0.safetensors").is_file()

@@ -1,0 +1,185 @@
+"""A command's file and flags: everything wrong is told at once, with the key's path and line."""
+
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from nsync.cli.keys import keys_of
+from nsync.cli.main import BAD_INPUT, main
+from nsync.cli.reading import read
+from nsync.cli.train import DEFAULT
+from nsync.errors import InputError
+from nsync.settings import TrainSettings
+
+COMMANDS = (
+    "negatives", "train", "compare", "evaluate", "study", "tiny_pictures", "supcon_pretrain",
+    "supcon_gan", "supcon_sample",
+)  # fmt: skip
+GOOD = """\
+model: {path: tiny}
+style_set:
+  folder: pictures
+  token: sks
+settings:
+  rule: plain
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "train.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def problems(path, **flags):
+    with pytest.raises(InputError) as caught:
+        read(DEFAULT, path, flags)
+    return str(caught.value)
+
+
+def test_the_settings_are_those_of_the_graph(file):
+    text = GOOD + "  learning_rate: 1e-3\n  steps: 7\n  shared_noise: yes\n  initial_word: 123\n"
+    made = read(DEFAULT, file(text), {})
+    wanted = {"learning_rate": 1e-3, "steps": 7, "shared_noise": True, "initial_word": "123"}
+    assert made.settings == TrainSettings(rule="plain", **wanted)
+
+
+def test_flags_stand_over_the_file_and_paths_have_their_places(file, monkeypatch, tmp_path):
+    monkeypatch.chdir("/")
+    flags = {"settings.rule": "nsync", "output": "there"}
+    made = read(DEFAULT, file(GOOD), flags)
+    assert made.settings.rule == "nsync"
+    assert made.output == Path("/there")
+    assert made.style_set.folder == tmp_path / "pictures"
+
+
+def test_everything_is_told_at_once_with_path_and_line(file):
+    text = """\
+nmae: x
+model: {path: tiny}
+style_set:
+  folder: pictures
+  resolution: large
+settings:
+  steps: 0
+  stesp: 5
+  rule: best
+  compile: 3
+  rank: "4"
+  batch: 2
+  batch: 3
+preview: 7
+"""
+    told = problems(file(text))
+    for line in (
+        "line 1, nmae: no such key; is it name?",
+        "line 5, style_set.resolution: expected a whole number; got 'large'",
+        "line 7, settings.steps: expected at least 1; got 0",
+        "line 8, settings.stesp: no such key; is it steps?",
+        "line 9, settings.rule: expected one of nsync",
+        "line 10, settings.compile: expected true or false; got '3'",
+        "line 11, settings.rank: expected a whole number; got the text '4'",
+        "line 13, settings.batch: given twice",
+        "line 14, preview: expected keys below it",
+    ):
+        assert line in told
+    assert "9 wrong" in told
+
+
+def test_flags_are_told_by_their_names(file):
+    told = problems(file(GOOD), **{"settings.steps": "many"})
+    assert "--settings.steps, settings.steps: expected a whole number; got 'many'" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1\n", "line 2"),
+        ("- 1\n", "got a sequence on line 1"),
+        ("a: b: c\n", "mapping values are not allowed"),
+        ("\x00", "special characters are not allowed"),
+        ("settings: 3\n", "line 1, settings: expected keys below it"),
+        ("settings: {steps: [3]}\n", "line 1, settings.steps: expected a whole number; got a list"),
+        ("settings: {steps: }\n", "settings.steps: expected a whole number; got nothing"),
+        ("? [a, b]\n: 3\n", "no such key"),
+        ("a: &x [*x]\n", "no such key"),
+    ],
+)
+def test_what_is_no_file_of_keys_is_told(file, text, said):
+    assert said in problems(file(text))
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path):
+    path = tmp_path / "train.yaml"
+    path.write_bytes(b"name: \xff\xfe")
+    assert "YAML file that can be read" in problems(path)
+
+
+def test_missing_file_unknown_flag_and_unknown_command_end_with_2(tmp_path, capsys):
+    assert main(["train", str(tmp_path / "none.yaml")]) == BAD_INPUT
+    assert "No such file" in capsys.readouterr().err
+    assert main(["train", "--settings.step", "5"]) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert "--settings.step: no such flag; is it --settings.steps?" in said
+    assert "Traceback" not in said
+    assert main(["train", "--nmae=x", "--settings.step", "5", str(tmp_path / "none.yaml")]) == 2
+    assert "No such file" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["trian"])
+    assert ended.value.code == BAD_INPUT
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_key_of_a_command_is_told_of(command):
+    module = import_module(f"nsync.cli.{command}")
+    keys = list(keys_of(module.DEFAULT))
+    assert all(key.told and key.help() for key in keys)
+    assert len(keys) == _leaves(module.DEFAULT)
+
+
+def test_help_tells_ranges_and_defaults():
+    told = {key.path: key.help() for key in keys_of(DEFAULT)}
+    assert told["settings.steps"] == "number of updates (a whole number; at least 1; default 500)"
+    assert "one of fp32, bf16" in told["settings.precision"]
+
+
+def _leaves(value):
+    inner = [getattr(value, one.name) for one in fields(value)]
+    return sum(_leaves(one) if is_dataclass(one) else 1 for one in inner)
+
+
+def test_the_pages_files_are_accepted(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/command_line.md").read_text()
+    blocks = [part.partition("```")[0] for part in page.split("```yaml\n")[1:]]
+    (tmp_path / "output/loras").mkdir(parents=True)
+    (tmp_path / "output/loras/sunset.safetensors").touch()
+    for folder in ("pictures", "held_out"):
+        (tmp_path / folder).mkdir()
+    for command, block in zip(("train", "compare", "study"), blocks, strict=True):
+        file = tmp_path / f"{command}.yaml"
+        file.write_text(block)
+        made = read(import_module(f"nsync.cli.{command}").DEFAULT, file, {})
+        assert made.model.path == tmp_path / "tiny"
+
+
+def test_arms_are_told_of_by_path_and_line(tmp_path):
+    study = import_module("nsync.cli.study")
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        "model: {path: tiny}\nstyle_set: {folder: .}\nreferences: .\nencoders: {ruler: true}\n"
+        "drawing: {captions: [a]}\nseeds: [0, 1]\narms:\n"
+        "  one: {rule: plain}\n  two:\n    rank: 0\n    stesp: 3\n  three: 5\n  four:\n"
+    )
+    with pytest.raises(InputError) as caught:
+        read(study.DEFAULT, file, {})
+    told = str(caught.value)
+    assert "line 10, arms.two.rank: expected at least 1; got 0" in told
+    assert "line 11, arms.two.stesp: no such key; is it steps?" in told
+    assert "line 7, arms.three: expected keys of `settings`" in told
+    assert "3 wrong" in told
