@@ -13,8 +13,8 @@ from nsync.denoiser import SamplerSettings
 from nsync.errors import InputError
 from nsync.negatives import NegativeSettings
 from nsync.settings import TRAINS, TrainSettings
-from nsync.tiny.world import HELD_OUT_STYLES
 
+from .families import FAMILIES
 from .study import BASE, EQUALS, KINDS, PICTURES, REPORTING, TOKEN, TUNING_STYLES, Arm, Study
 from .trials.choice import Trial
 from .world import SCENES
@@ -95,7 +95,7 @@ class _Reader:
         study = Study(
             name=self._name("name", data.get("name")),
             kind=self._choice("kind", data.get("kind"), KINDS),
-            styles=self._several("styles", data.get("styles"), HELD_OUT_STYLES),
+            styles=self._styles(data.get("styles")),
             seeds=self._numbers("seeds", data.get("seeds"), 0),
             adapters=self._several("adapters", data.get("adapters"), TRAINS),
             measure_at=self._numbers("measure_at", data.get("measure_at"), 1),
@@ -153,6 +153,14 @@ class _Reader:
             )
         self.wrong(path, expected, value)
         return default
+
+    def _styles(self, given: object) -> tuple[str, ...]:
+        every = [family.styles for family in FAMILIES]
+        names = self._several("styles", given, [name for styles in every for name in styles])
+        if names and sum(any(name in styles for name in given) for styles in every) > 1:
+            expected = "of one family, for each has its own ruler: "
+            self.wrong("styles", expected + ", or ".join(map(", ".join, every)), given)
+        return names
 
     def _arms(
         self, given: object, settings: TrainSettings, negatives: NegativeSettings
