@@ -14,11 +14,15 @@ from nsync.evaluation import (
     style_similarity,
     vendi_score,
 )
+from nsync.evaluation.convnets import RulerContent, RulerStyle
+from nsync.evaluation.encoders import NetworkEncoder
 from nsync.evaluation.features import unit
-from nsync.evaluation.loading import load_encoder
+from nsync.evaluation.preprocess import RULER_64
+from nsync.evaluation.weights import identity
 from nsync.tiny.ruler import TABLES, Reading, Ruler
 
 from .draw import Drawn
+from .families import Family
 from .world import Scenes
 
 CONTENT = ("shape", "colour", "place", "count")
@@ -46,11 +50,12 @@ class Truth:
 
 
 class Instruments:
-    """The ruler and the evaluator's own encoders, loaded once."""
+    """The ruler of a family of styles, and the evaluator's encoders by it, loaded once."""
 
-    def __init__(self) -> None:
-        self._ruler = Ruler.load()
-        self._style, self._content = load_encoder("ruler"), load_encoder("ruler-content")
+    def __init__(self, family: Family) -> None:
+        self._ruler = Ruler.load(family.ruler)
+        self._style = _encoder("ruler", RulerStyle(self._ruler))
+        self._content = _encoder("ruler-content", RulerContent(self._ruler))
 
     def truth(
         self, style: str, scenes: Scenes, references: Tensor, positives: Tensor, base: Drawn
@@ -70,7 +75,9 @@ class Instruments:
         """What the ruler reads in uint8 `[n, 3, 64, 64]`."""
         parts = [self._ruler.read(part / 255) for part in pictures.split(64)]
         tables = {k: torch.cat([one.probabilities[k] for one in parts]) for k in TABLES}
-        return Reading(tables, torch.cat([one.features for one in parts]))
+        return Reading(
+            tables, torch.cat([one.features for one in parts]), self._ruler.tables["style"]
+        )
 
     def measure(self, drawn: Drawn, truth: Truth) -> dict[str, float]:
         """All measures of what a model draws; see the table in docs/stylebench.md."""
@@ -79,7 +86,7 @@ class Instruments:
         hits = {name: _share(styled.content_hits(scenes.held_out, (name,))) for name in CONTENT}
         vectors = self._style.encode(list(drawn.styled))
         diversity = vendi_score(self._content.encode(list(drawn.styled)))
-        probability = styled.probabilities["style"][:, TABLES["style"].index(truth.style)]
+        probability = styled.probabilities["style"][:, styled.styles.index(truth.style)]
         return {
             "style_hit": _share(styled.style_hits(truth.style)),
             "style_probability": float(probability.double().mean()),
@@ -110,6 +117,11 @@ def copies(pictures: Tensor, positives: Tensor) -> float:
     apart = torch.pdist(theirs).min()
     near = torch.cdist(ours, theirs, compute_mode="donot_use_mm_for_euclid_dist").amin(1)
     return _share(near < apart)
+
+
+def _encoder(name: str, network: RulerStyle | RulerContent) -> NetworkEncoder:
+    """As `load_encoder` makes it for the shipped ruler."""
+    return NetworkEncoder(name, network, RULER_64, identity(network.state_dict()))
 
 
 def _distances(truth: Tensor, features: Tensor) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """A study: which styles, seeds, adapters and arms, and everything they have in common."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +12,7 @@ from nsync.negatives import NegativeSettings
 from nsync.rules import needs_anchor, needs_negative
 from nsync.settings import TrainSettings
 
+from .families import FIRST_FAMILY, Family, family_of
 from .trials.choice import Trial
 
 TUNING, REPORTING = "tuning", "reporting"
@@ -115,6 +117,11 @@ class Study:
     sampler: SamplerSettings
     arms: tuple[Arm, ...]
 
+    @property
+    def family(self) -> Family:
+        """That all its styles are of."""
+        return family_of(self.styles[0])
+
     def arm(self, name: str) -> Arm:
         """The arm of this name."""
         return next(arm for arm in self.arms if arm.name == name)
@@ -163,7 +170,10 @@ class Study:
             if name not in ("arms", "styles", "seeds", "adapters")
         }
         arms = {arm.name: _arm_facts(arm) for arm in self.arms}
-        return {**common, "token": TOKEN, "nsync": __version__, "arms": arms}
+        facts = {**common, "token": TOKEN, "nsync": __version__, "arms": arms}
+        if self.family != FIRST_FAMILY:  # facts of studies from before there was another
+            facts["ruler"] = hashlib.sha256(self.family.ruler.read_bytes()).hexdigest()
+        return facts
 
 
 def _arm_facts(arm: Arm) -> dict[str, object]:

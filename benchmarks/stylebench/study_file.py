@@ -8,9 +8,9 @@ from pathlib import Path
 from nsync.denoiser import SamplerSettings
 from nsync.negatives import NegativeSettings
 from nsync.settings import TRAINS, TrainSettings
-from nsync.tiny.world import HELD_OUT_STYLES
 
 from ..studies.yaml_reader import Reader, complaint, read_yaml
+from .families import FAMILIES
 from .study import BASE, EQUALS, KINDS, PICTURES, REPORTING, TOKEN, TUNING_STYLES, Arm, Study
 from .trials.choice import Trial
 from .world import SCENES
@@ -61,7 +61,7 @@ class _Reader(Reader):
         study = Study(
             name=self.name("name", data.get("name")),
             kind=self.choice("kind", data.get("kind"), KINDS),
-            styles=self.several("styles", data.get("styles"), HELD_OUT_STYLES),
+            styles=self._styles(data.get("styles")),
             seeds=self.numbers("seeds", data.get("seeds"), 0),
             adapters=self.several("adapters", data.get("adapters"), TRAINS),
             measure_at=self.numbers("measure_at", data.get("measure_at"), 1),
@@ -71,6 +71,14 @@ class _Reader(Reader):
         )
         self._judge(study)
         return study
+
+    def _styles(self, given: object) -> tuple[str, ...]:
+        every = [family.styles for family in FAMILIES]
+        names = self.several("styles", given, [name for styles in every for name in styles])
+        if names and sum(any(name in styles for name in given) for styles in every) > 1:
+            expected = "of one family, for each has its own ruler: "
+            self.wrong("styles", expected + ", or ".join(map(", ".join, every)), given)
+        return names
 
     def _arms(
         self, given: object, settings: TrainSettings, negatives: NegativeSettings

@@ -21,8 +21,9 @@ from nsync.pipelines.denoiser import DiffusersDenoiser
 from nsync.style_set import StyleItem, StyleSet
 from nsync.tiny import BASE_FOLDER
 from nsync.tiny.scenes import BACKGROUNDS, COLOURS, COUNTS, PLACES, SHAPES, SIZE, Scene, draw_scenes
-from nsync.tiny.world import HELD_OUT_STYLES, render
 
+from .families import family_of
+from .later_styles import render
 from .study import TOKEN
 
 NO_STYLE = {
@@ -72,10 +73,11 @@ def positives(scenes: Scenes, style: str, seed: int) -> StyleSet:
 def with_others(style_set: StyleSet, scenes: Scenes, style: str, seed: int) -> StyleSet:
     """The set as one label's of four: the same scenes in the next three styles lie beside it.
 
-    The next of all held-out styles, in a ring, so that a study's own styles make no difference.
+    The next of all in its family, in a ring, so that a study's own styles make no difference.
     """
-    first = HELD_OUT_STYLES.index(style) + 1
-    ring = (*HELD_OUT_STYLES, *HELD_OUT_STYLES)[first : first + OTHER_LABELS]
+    styles = family_of(style).styles
+    first = styles.index(style) + 1
+    ring = (*styles, *styles)[first : first + OTHER_LABELS]
     others = (
         replace(one, label=name) for name in ring for one in positives(scenes, name, seed).items
     )

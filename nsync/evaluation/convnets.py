@@ -89,7 +89,7 @@ class GeneralisedMean(nn.Module):
 
 
 class RulerStyle(nn.Module):
-    """The ruler's style head: pixels `[n, 3, 64, 64]` in 0..1 to a value per style `[n, 20]`.
+    """The ruler's style head: pixels `[n, 3, 64, 64]` in 0..1 to a value per style `[n, styles]`.
 
     The features before the heads hold content as well: of two pictures, one alike in style and one
     not, they tell which is which in 79 % of cases, and the projection by the style head in more
@@ -100,7 +100,7 @@ class RulerStyle(nn.Module):
     def __init__(self, ruler: Ruler) -> None:
         super().__init__()
         self.body = ruler.body
-        self.width = len(TABLES["style"])
+        self.width = len(ruler.tables["style"])
         weight = ruler.heads["style"].weight.detach()
         self.style = nn.Parameter(weight - weight.mean(0), requires_grad=False)
 

@@ -2,14 +2,16 @@
 
 Trained by `scripts/tiny/train_ruler.py` on renders of all styles, held-out ones too. It measures
 the base and every method here against ground truth; it never takes part in training a style.
+Another ruler, of more styles, names them in its file.
 """
 
+import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -25,6 +27,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "count": COUNTS,
     "background": BACKGROUNDS,
 }
+"""What the shipped ruler reads."""
 FEATURES = 128
 
 
@@ -35,10 +38,12 @@ class Reading:
     Attributes:
         probabilities: per table (`style`, `shape`, ...) float32 `[n, classes]`.
         features: the layer before the heads, float32 `[n, 128]`.
+        styles: the classes of the table `style`.
     """
 
     probabilities: dict[str, Tensor]
     features: Tensor
+    styles: tuple[str, ...]
 
     def indices(self, table: str) -> Tensor:
         """The likeliest class `[n]` of a table."""
@@ -46,7 +51,7 @@ class Reading:
 
     def style_hits(self, style: str) -> Tensor:
         """True where a picture is read as this style, bool `[n]`."""
-        return self.indices("style") == TABLES["style"].index(style)
+        return self.indices("style") == self.styles.index(style)
 
     def content_hits(self, scenes: list[Scene], fields: tuple[str, ...]) -> Tensor:
         """True where all of these fields are read as the scenes have them, bool `[n]`."""
@@ -55,10 +60,15 @@ class Reading:
 
 
 class Ruler(nn.Module):
-    """Five strided convolutions, one linear layer, a head per table."""
+    """Four convolutions with pooling, one linear layer, a head per table.
 
-    def __init__(self) -> None:
+    Args:
+        styles: that it tells apart, in the order of its head.
+    """
+
+    def __init__(self, styles: tuple[str, ...] = TABLES["style"]) -> None:
         super().__init__()
+        self.tables = {**TABLES, "style": styles}
         widths = (3, 32, 64, 96, 128)
         blocks = [
             nn.Sequential(
@@ -68,7 +78,7 @@ class Ruler(nn.Module):
             for a, b in pairwise(widths)
         ]  # fmt: skip
         self.body = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(128 * 16, FEATURES), nn.ReLU())
-        self.heads = nn.ModuleDict({k: nn.Linear(FEATURES, len(v)) for k, v in TABLES.items()})
+        self.heads = nn.ModuleDict({k: nn.Linear(FEATURES, len(v)) for k, v in self.tables.items()})
 
     def forward(self, pixels: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Logits per table and features of pixels `[n, 3, 64, 64]` in 0..1."""
@@ -77,9 +87,16 @@ class Ruler(nn.Module):
 
     @classmethod
     def load(cls, file: Path = RULER_FILE) -> "Ruler":
-        """The trained ruler, in evaluation mode."""
-        ruler = cls()
-        ruler.load_state_dict({k: v.float() for k, v in load_file(file).items()})
+        """A trained ruler, in evaluation mode; the shipped one, if no file is given.
+
+        A JSON list `styles` in the file's metadata names its styles; one without it has the
+        world's.
+        """
+        with safe_open(file, "pt") as opened:
+            told = (opened.metadata() or {}).get("styles")
+            weights = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118
+        ruler = cls(tuple(json.loads(told))) if told else cls()
+        ruler.load_state_dict(weights)
         return ruler.eval()
 
     @torch.no_grad()
@@ -92,4 +109,4 @@ class Ruler(nn.Module):
         if pixels.shape[1:] != (3, 64, 64):
             raise InputError("pixels", "pictures [n, 3, 64, 64]", str(tuple(pixels.shape)))
         logits, features = self(pixels.float())
-        return Reading({k: v.softmax(1) for k, v in logits.items()}, features)
+        return Reading({k: v.softmax(1) for k, v in logits.items()}, features, self.tables["style"])

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -21,7 +21,12 @@ from nsync.tiny.world import render  # noqa: E402
 BUILD = ROOT / "build" / "tiny"
 
 
-def pictures(styles: tuple[str, ...], n: int, seed: int) -> tuple[Tensor, list[Scene], Tensor]:
+def pictures(
+    styles: tuple[str, ...],
+    n: int,
+    seed: int,
+    render: Callable[[Sequence[Scene], str, int], Tensor] = render,
+) -> tuple[Tensor, list[Scene], Tensor]:
     """`n` pictures of each style: uint8 `[s * n, 3, 64, 64]`, their scenes, style indices."""
     shots, scenes, chunk = [], [], 512
     for s, style in enumerate(styles):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from benchmarks.stylebench.draw import Drawn
+from benchmarks.stylebench.families import FIRST_FAMILY
 from benchmarks.stylebench.measure import CONTENT, Instruments, Truth, copies
 from benchmarks.stylebench.world import Scenes, draw_apart, positives, references
 from nsync.pictures.images import to_uint8
@@ -21,7 +22,7 @@ def scenes() -> Scenes:
 
 @pytest.fixture(scope="module")
 def instruments() -> Instruments:
-    return Instruments()
+    return Instruments(FIRST_FAMILY)
 
 
 @pytest.fixture(scope="module")
