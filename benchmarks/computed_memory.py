@@ -17,7 +17,7 @@ from bases import SD15, sockets
 from clip_layers import without_overwriting
 from fake_base import FakeBase
 from live_memory import CUDA_BLOCK, LiveMemory
-from nsync_style.nodes.host.adapter.adapter.adapter import HostDenoiser
+from nsync_style.nodes.host.adapter import HostDenoiser
 from nsync_style.nsync import adapters
 from nsync_style.nsync import trained as trained_module
 from nsync_style.nsync.flat import FlatWeights

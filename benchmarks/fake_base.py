@@ -12,7 +12,7 @@ import comfy.sd1_clip
 import torch
 from bases import SD15, SIDES, network_config
 from comfy.model_patcher import ModelPatcher
-from nsync_style.nodes.host.adapter.adapter.adapter import HostDenoiser
+from nsync_style.nodes.host.adapter import HostDenoiser
 from nsync_style.nsync.denoiser import Conditioning
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode

@@ -16,9 +16,9 @@ from functools import partial
 
 import torch
 from clip_layers import without_overwriting
-from nsync_style.nodes.host.adapter.adapter.checkpointing import checkpointing
-from nsync_style.nodes.host.adapter.adapter.conditioning import encode_loaded
-from nsync_style.nodes.host.adapter.adapter.words import token_ids
+from nsync_style.nodes.host.checkpointing import checkpointing
+from nsync_style.nodes.host.conditioning import encode_loaded
+from nsync_style.nodes.host.words import token_ids
 from nsync_style.nsync.trained import trained
 from torch import Tensor
 from workload import Arm, Workload

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from bases import Sockets, side, sockets
-from nsync_style.nodes.host.adapter.adapter.adapter import HostDenoiser
+from nsync_style.nodes.host.adapter import HostDenoiser
 from nsync_style.nsync.pictures.images import png, to_picture
 from nsync_style.nsync.settings import TrainSettings
 from nsync_style.nsync.style_set import StyleItem, StyleSet
