@@ -10,7 +10,7 @@ from ..nsync.errors import InputError
 from ..nsync.names import check_name
 from ..nsync.pictures.captions import caption_path
 from ..nsync.pictures.folder import is_within, pictures_in
-from ..nsync.recipe import run_place
+from ..nsync.runs.recipe import run_place
 
 CONTINUE, ANEW = "continue", "start anew"
 """What to do where the folder of a run is there already."""

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .optimizers import Ema, Scalars, averaged, load_state, make_optimizer, set_rates, state_tensors
+from .runs.state_order import in_order, order_of, with_order
 from .settings import TrainSettings
-from .state_order import in_order, order_of, with_order
 from .trained import EMBEDDING, LORA, Trained
 
 _WEIGHTS, _OPTIMIZER, _EMA = "weights.", "optimizer.", "ema."
@@ -35,7 +35,7 @@ class Learner:
     """Makes the steps of a run's weights; see `TrainSettings` for what with.
 
     Args:
-        names: what a LoRA file calls the layers, by key; see `nsync.state_order`.
+        names: what a LoRA file calls the layers, by key; see `nsync.runs.state_order`.
     """
 
     def __init__(

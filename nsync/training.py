@@ -53,7 +53,7 @@ def train(
         export: called at the end, at a pause, or when the run stops early with something learned.
         start: an existing LoRA to go on from, by layer; it decides layers, ranks and alphas.
         names: what a LoRA file calls the layers, by key; with them the run's states can be gone on
-            with from another door to the same base (see `nsync.state_order`).
+            with from another door to the same base (see `nsync.runs.state_order`).
         on_step: called after every step; whatever it raises stops the run.
         on_item: called while encoding with (items done, items in all); may raise too.
         preview: called with the steps done, at the start, every `preview_every` steps and at the

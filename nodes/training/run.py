@@ -20,7 +20,7 @@ from ...nsync.files import numbered, write_atomic
 from ...nsync.learner import Learned
 from ...nsync.lora_file import LowRank, match_layers, read_lora
 from ...nsync.names import export_title, one_word
-from ...nsync.recipe import write_recipe
+from ...nsync.runs.recipe import write_recipe
 from ...nsync.settings import TrainSettings
 from ...nsync.style_set import StyleSet
 from ...nsync.trained import (

@@ -14,8 +14,8 @@ from ..learner import Learned
 from ..lora_file import LowRank, match_layers, read_lora
 from ..names import check_name, export_title, one_word
 from ..pictures.images import png, to_picture
-from ..recipe import run_place, write_recipe
 from ..runs.folder import RunFolder
+from ..runs.recipe import run_place, write_recipe
 from ..sets.labels import by_label
 from ..settings import TrainSettings
 from ..style_set import StyleSet
@@ -40,7 +40,7 @@ class HeadlessRun:
     """A run of a training.
 
     Attributes:
-        folder: see `nsync.recipe.run_place`.
+        folder: see `nsync.runs.recipe.run_place`.
         loras, embeddings: folders that take what is saved.
         names: what a LoRA file calls the layers, by key.
         model: what the file says of the model, for the run's own file.

@@ -7,8 +7,8 @@ from ..errors import InputError
 from ..files import check_writable
 from ..names import check_name
 from ..negatives import NegativeSettings, make_negatives, plan
-from ..set_file import read_set
 from ..sets.folder import read_folder
+from ..sets.listing import read_set
 from ..sets.negative_store import NegativeStore
 from ..style_set import StyleSet
 from .progress import items

@@ -8,9 +8,9 @@ from torch import nn
 from ..files import numbered, write_atomic
 from ..names import check_name, export_title
 from ..pictures.images import png
-from ..recipe import run_place
 from ..runs.folder import RunFolder
 from ..runs.judgements import Judgement, at_least, one_of
+from ..runs.recipe import run_place
 from ..supcon.encoder_file import load_encoders
 from ..supcon.encoders import Encoders, check_captions
 from ..supcon.gan import FAMILIES

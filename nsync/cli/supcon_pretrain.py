@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..files import numbered
 from ..names import check_name, export_title
-from ..recipe import run_place
 from ..runs.folder import RunFolder
 from ..runs.judgements import Judgement, one_of
+from ..runs.recipe import run_place
 from ..supcon.clip_encoders import ClipEncoders
 from ..supcon.encoder_file import save_encoders
 from ..supcon.encoders import Encoders

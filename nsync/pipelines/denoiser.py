@@ -19,9 +19,9 @@ from ..denoiser import Conditioning, Row, SamplerSettings, Word, row_shape
 from ..errors import InputError
 from ..identity import feed_tensors
 from ..layers import trainable_layers
-from ..unet_names import original_names
 from .schedule import NoiseSchedule
 from .text import TextReader
+from .unet_names import original_names
 
 BATCH_PIXELS = 1024 * 1024
 """Pictures are drawn together up to this many pixels."""

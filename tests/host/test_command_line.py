@@ -122,7 +122,9 @@ def _differing_names(host):
             unet = UNet2DConditionModel(**ours)
         names = [name for name, _ in unet.named_parameters()]
         known = comfy.utils.unet_to_diffusers(theirs)
-        made = host.module("nsync.unet_names").original_names(names, unet.config.layers_per_block)
+        made = host.module("nsync.pipelines.unet_names").original_names(
+            names, unet.config.layers_per_block
+        )
         wrong = [(name, made[name], known.get(name)) for name in names]
         found[family] = [len(names), [one for one in wrong if one[1] != one[2]]]
     return found

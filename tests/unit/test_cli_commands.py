@@ -82,7 +82,7 @@ def test_a_run_ends_as_one_that_never_paused(place, lora):
 
 
 def test_a_run_goes_on_with_its_layers_in_another_order(place, lora, monkeypatch):
-    """As a UNet of another library has them; see `nsync.state_order`."""
+    """As a UNet of another library has them; see `nsync.runs.state_order`."""
     from nsync import trained
 
     words = ["--name", "turned", "--settings.preview_every", "0"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nsync.errors import InputError
-from nsync.state_order import in_order, order_of, with_order
+from nsync.runs.state_order import in_order, order_of, with_order
 
 SIZES = {"a.lora_A": 2, "a.lora_B": 3, "b.lora_A": 1, "b.lora_B": 4}
 NAMES = {"a": "lora_unet_a", "b": "lora_unet_b"}

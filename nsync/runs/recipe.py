@@ -9,10 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from .files import write_atomic
-from .set_file import write_set
-from .settings import TrainSettings
-from .style_set import StyleSet
+from ..files import write_atomic
+from ..sets.listing import write_set
+from ..settings import TrainSettings
+from ..style_set import StyleSet
 
 RUN_FILE, SET_FILE = "run.yaml", "set.json"
 

@@ -1,12 +1,12 @@
 """A style set as a file: where its pictures lie and what is said of them, so that a training can
-be gone on with from another door (see `nsync.recipe`)."""
+be gone on with from another door (see `nsync.runs.recipe`)."""
 
 import json
 from pathlib import Path
 
-from .errors import InputError
-from .files import write_atomic
-from .style_set import StyleItem, StyleSet
+from ..errors import InputError
+from ..files import write_atomic
+from ..style_set import StyleItem, StyleSet
 
 FORMAT = 1
 

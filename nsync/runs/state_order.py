@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 
 Order = Sequence[tuple[str, int]]
 """(name, length) of each weight, in the order in which they lie in the vector."""
