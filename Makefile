@@ -25,8 +25,9 @@ serve: ## the same ComfyUI with its page at http://127.0.0.1:8188
 setup: ## fetch what the tests need (they do it themselves as well)
 	@$(PYTHON) scripts/provision.py --tests $(HOST_VERSIONS)
 
+# Two processes of one thread each: most of the time goes into starting ComfyUI, and into small tensors.
 test: setup ## every test but the slow ones: library, host, browser
-	@$(TEST_PYTHON) -m pytest --hosts $(HOSTS) -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 $(TEST_PYTHON) -m pytest -n 2 --dist loadgroup --hosts $(HOSTS) -m "not slow" $(ARGS)
 
 test-slow: setup ## the slow ones: real checkpoints, full size
 	@$(TEST_PYTHON) -m pytest --hosts $(HOSTS) -m slow $(ARGS)

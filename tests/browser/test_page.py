@@ -98,7 +98,7 @@ def test_run_draws_the_previews(page, server, name, count):
     assert page.console.ours() == []
 
 
-def wait_for_the_new_prompt(server, before, seconds=300):
+def wait_for_the_new_prompt(server, before, seconds=600):
     """How the prompt that the page queued ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
