@@ -1,8 +1,10 @@
 """The exported LoRA and embedding: safetensors files that ComfyUI and diffusers read, and what they
 say of themselves.
 
-Keys of a LoRA are kohya's: `<name>.lora_down.weight`, `<name>.lora_up.weight`, `<name>.alpha`;
-readers add `alpha / rank * up @ down`. Who knows the base's naming gives the names.
+Keys of a LoRA are kohya's, `<name>.lora_down.weight`, `<name>.lora_up.weight`, `<name>.alpha`, of
+which readers add `alpha / rank * up @ down`; or, where a layer's name is a path with dots, PEFT's
+`<name>.lora_A.weight` and `<name>.lora_B.weight`, of which they add `B @ A`. Who knows the base's
+naming gives the names.
 """
 
 import hashlib
@@ -32,10 +34,21 @@ def lora_tensors(
     tensors = {}
     for path in dict.fromkeys(key.rpartition(".")[0] for key in weights):
         name = names[path]
+        if "." in name:
+            tensors |= _peft(
+                name, weights[f"{path}.lora_A"], weights[f"{path}.lora_B"], alphas[path]
+            )
+            continue
         tensors[f"{name}.lora_down.weight"] = weights[f"{path}.lora_A"].contiguous()
         tensors[f"{name}.lora_up.weight"] = weights[f"{path}.lora_B"].contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(float(alphas[path]))
     return tensors
+
+
+def _peft(name: str, down: Tensor, up: Tensor, alpha: float) -> dict[str, Tensor]:
+    # The scale goes into a factor: diffusers' reader for SD3 refuses a file that tells an alpha.
+    scaled = (up * (alpha / len(down))).contiguous()
+    return {f"{name}.lora_A.weight": down.contiguous(), f"{name}.lora_B.weight": scaled}
 
 
 def embedding_tensors(vectors: Mapping[str, Tensor], token: str) -> dict[str, Tensor]:
