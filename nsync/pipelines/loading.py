@@ -1,9 +1,9 @@
-"""Pipelines from the disk: a folder as diffusers saves it, or a single file. Nothing is fetched, and
-nothing is unpickled.
+"""Pipelines from the disk: a folder as diffusers saves it, or a single file. Nothing is fetched,
+and nothing is unpickled.
 
-A single file holds weights alone. What else a pipeline consists of (configurations, tokenizers, the
-noise schedule) is taken from a folder that the user names, or from the base that diffusers knows the
-file's family by, where that lies in the local cache of the Hugging Face hub.
+A single file holds weights alone. What else a pipeline consists of (configurations, tokenizers,
+the noise schedule) is taken from a folder that the user names, or from the base that diffusers
+knows the file's family by, where that lies in the local cache of the Hugging Face hub.
 """
 
 import inspect
@@ -96,10 +96,11 @@ def _from_file(
     family = _family_of("config", config, index)
     held = {part for part, starts in family.inside.items() if _any_starts(shapes, starts)}
     if family.parts[0] not in held:
+        names = " or ".join(f"{start}..." for start in family.inside[family.parts[0]])
         raise InputError(
             "path",
             f"a checkpoint with the network of a {family.kind.__name__}, as {config} has it",
-            f"{file.name}, which has no weights named {' or '.join(family.inside[family.parts[0]])}",
+            f"{file.name}, which has no weights named {names}",
             "Is it a LoRA, or of another family?",
         )
     parts = [part for part in family.parts if _named(index, part) or part not in family.optional]
