@@ -8,9 +8,10 @@ knows the file's family by, where that lies in the local cache of the Hugging Fa
 
 import inspect
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
@@ -23,6 +24,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderMo
 from ..errors import InputError
 from .denoiser import FAMILIES, DiffusersDenoiser
 from .family import Family
+
+_T = TypeVar("_T")
 
 _INDEX = "model_index.json"
 _UNUSED = {  # what some pipelines have and nothing here reads
@@ -64,13 +67,12 @@ def load(
     path = Path(path)
     if path.is_dir():
         family, options = _from_folder(path)
-        build, source = family.kind.from_pretrained, str(path)
-        options["use_safetensors"] = True
+        build, options["use_safetensors"] = family.kind.from_pretrained, True
     else:
         family, options = _from_file(path, Path(config) if config else None, dtype)
-        build, source = family.kind.from_single_file, str(path)
+        build = family.kind.from_single_file
     options |= {"torch_dtype": dtype, "local_files_only": True}
-    pipeline = _loaded(path, lambda: build(source, **options))
+    pipeline = _loaded(path, partial(build, str(path), **options))
     _check_whole(path, family, pipeline)
     pipeline.set_progress_bar_config(disable=True)
     return DiffusersDenoiser(pipeline.to(device))
@@ -80,9 +82,9 @@ def _from_folder(folder: Path) -> tuple[type[Family], dict[str, Any]]:
     """The family, and what is given to its constructor."""
     index = _index("path", folder)
     family = _family_of("path", folder, index)
-    parts = [part for part in family.parts if _named(index, part) or part not in family.optional]
-    _check_files("path", folder, parts, weights=set(parts))
-    return family, _unused(family)
+    parts, given = _parts(family, index)
+    _check_files("path", folder, parts, weights=set(family.inside))
+    return family, {**_unused(family), **given}
 
 
 def _from_file(
@@ -94,7 +96,8 @@ def _from_file(
         config = _cached_config(file, shapes)
     index = _index("config", config)
     family = _family_of("config", config, index)
-    held = {part for part, starts in family.inside.items() if _any_starts(shapes, starts)}
+    inside = family.inside.items()
+    held = {part for part, starts in inside if any(key.startswith(starts) for key in shapes)}
     if family.parts[0] not in held:
         names = " or ".join(f"{start}..." for start in family.inside[family.parts[0]])
         raise InputError(
@@ -103,11 +106,10 @@ def _from_file(
             f"{file.name}, which has no weights named {names}",
             "Is it a LoRA, or of another family?",
         )
-    parts = [part for part in family.parts if _named(index, part) or part not in family.optional]
+    parts, given = _parts(family, index)
     _check_files("config", config, parts, weights=set(family.inside) - held)
     lacking = [part for part in parts if part in family.inside and part not in held]
-    given = {part: _part(config, part, index, dtype) for part in lacking}
-    given |= {part: None for part in family.optional if part not in parts}
+    given |= {part: _part(config, part, index, dtype) for part in lacking}
     return family, {"config": str(config), **_unused(family), **given}
 
 
@@ -167,10 +169,15 @@ def _family_of(name: str, folder: Path, index: dict[str, Any]) -> type[Family]:
     return kinds[kind]
 
 
-def _named(index: dict[str, Any], part: str) -> bool:
-    """Whether the pipeline has the part at all: left out, it has the class None."""
-    found = index.get(part)
-    return isinstance(found, list) and len(found) == 2 and isinstance(found[1], str)
+def _parts(family: type[Family], index: dict[str, Any]) -> tuple[list[str], dict[str, None]]:
+    """The parts that must be there, and None for those that this pipeline goes without."""
+
+    def is_named(part: str) -> bool:
+        found = index.get(part)  # a library and a class; two nulls for a part that was left out
+        return isinstance(found, list) and len(found) == 2 and isinstance(found[1], str)
+
+    absent = [part for part in family.optional if not is_named(part)]
+    return [part for part in family.parts if part not in absent], dict.fromkeys(absent)
 
 
 def _check_files(name: str, folder: Path, parts: Collection[str], weights: Collection[str]) -> None:
@@ -188,7 +195,7 @@ def _check_files(name: str, folder: Path, parts: Collection[str], weights: Colle
         settings = "scheduler_config.json" if part == "scheduler" else "config.json"
         if not (folder / part / settings).is_file():
             missing.append(f"{part}/{settings}")
-        if part in weights and part != "scheduler" and not _has_weights(folder / part):
+        if part in weights and not any((folder / part).glob("*.safetensors")):
             missing.append(f"{part}/*.safetensors")
     if missing:
         raise InputError(
@@ -199,10 +206,6 @@ def _check_files(name: str, folder: Path, parts: Collection[str], weights: Colle
         )
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors"))
-
-
 def _part(config: Path, part: str, index: dict[str, Any], dtype: torch.dtype) -> torch.nn.Module:
     """A part that the single file lacks, from the configuration's folder."""
     kinds, kind = {one.__name__: one for one in _CLASSES}, index[part][1]
@@ -210,7 +213,7 @@ def _part(config: Path, part: str, index: dict[str, Any], dtype: torch.dtype) ->
         raise InputError("config", f"{part} of the class {' or '.join(kinds)}", repr(kind))
     options = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True}
     place = config / part
-    return _loaded(place, lambda: kinds[kind].from_pretrained(str(place), **options))
+    return _loaded(place, partial(kinds[kind].from_pretrained, str(place), **options))
 
 
 def _unused(family: type[Family]) -> dict[str, Any]:
@@ -218,11 +221,7 @@ def _unused(family: type[Family]) -> dict[str, Any]:
     return {name: value for name, value in _UNUSED.items() if name in taken}
 
 
-def _any_starts(keys: Iterable[str], starts: tuple[str, ...]) -> bool:
-    return any(key.startswith(starts) for key in keys)
-
-
-def _loaded(path: Path, build: Any) -> Any:
+def _loaded(path: Path, build: Callable[[], _T]) -> _T:
     try:
         return build()
     except _FAILURES as error:

@@ -155,7 +155,7 @@ def test_a_file_that_is_not_there_or_no_safetensors(tmp_path):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"nothing")
     for path, told in (
-        (tmp_path / "none", "a folder or a file that is there"),
+        (tmp_path / "none", "a pipeline's folder or a file that is there"),
         (pickle, "a .safetensors file; got model.ckpt. A pickle can run programs"),
         (broken, "a whole .safetensors file; got broken.safetensors, which cannot be read"),
     ):
