@@ -2,7 +2,7 @@
 say of themselves.
 
 Keys of a LoRA are kohya's, `<name>.lora_down.weight`, `<name>.lora_up.weight`, `<name>.alpha`, of
-which readers add `alpha / rank * up @ down`; or, where a layer's name is a path with dots, PEFT's
+which readers add `alpha / rank * up @ down`; or, where a layer's name is diffusers' own, PEFT's
 `<name>.lora_A.weight` and `<name>.lora_B.weight`, of which they add `B @ A`. Who knows the base's
 naming gives the names.
 """
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from .errors import InputError
 from .files import numbered, write_atomic
 
+_DIFFUSERS = ("transformer.", "text_encoder.", "text_encoder_2.")  # how its names begin
+
 
 def lora_tensors(
     weights: Mapping[str, Tensor], names: Mapping[str, str], alphas: Mapping[str, float]
@@ -33,22 +35,20 @@ def lora_tensors(
     """
     tensors = {}
     for path in dict.fromkeys(key.rpartition(".")[0] for key in weights):
-        name = names[path]
-        if "." in name:
-            tensors |= _peft(
-                name, weights[f"{path}.lora_A"], weights[f"{path}.lora_B"], alphas[path]
-            )
-            continue
-        tensors[f"{name}.lora_down.weight"] = weights[f"{path}.lora_A"].contiguous()
-        tensors[f"{name}.lora_up.weight"] = weights[f"{path}.lora_B"].contiguous()
-        tensors[f"{name}.alpha"] = torch.tensor(float(alphas[path]))
+        write = _peft if names[path].startswith(_DIFFUSERS) else _kohya
+        down, up = weights[f"{path}.lora_A"].contiguous(), weights[f"{path}.lora_B"].contiguous()
+        tensors |= write(names[path], down, up, float(alphas[path]))
     return tensors
+
+
+def _kohya(name: str, down: Tensor, up: Tensor, alpha: float) -> dict[str, Tensor]:
+    factors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+    return {**factors, f"{name}.alpha": torch.tensor(alpha)}
 
 
 def _peft(name: str, down: Tensor, up: Tensor, alpha: float) -> dict[str, Tensor]:
     # The scale goes into a factor: diffusers' reader for SD3 refuses a file that tells an alpha.
-    scaled = (up * (alpha / len(down))).contiguous()
-    return {f"{name}.lora_A.weight": down.contiguous(), f"{name}.lora_B.weight": scaled}
+    return {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up * (alpha / len(down))}
 
 
 def embedding_tensors(vectors: Mapping[str, Tensor], token: str) -> dict[str, Tensor]:

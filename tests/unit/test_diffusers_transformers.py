@@ -89,7 +89,7 @@ def test_losses_are_the_textbooks(make, shift):
     swapped = denoiser.loss(latents, rows[::-1], noise, TIMES)
     expected = textbook_losses(pipeline, rows, latents, noise, shift)
     torch.testing.assert_close(seen.double(), expected, rtol=1e-4, atol=1e-5)
-    assert (swapped - seen).abs().min() > 1e-3
+    assert (swapped - seen).abs().max() > 1e-2
     sigma = shift * TIMES.double() / (1 + (shift - 1) * TIMES.double())
     weights = denoiser.min_snr(TIMES, 5.0).double()
     wanted = ((1 - sigma) / sigma).square().clamp(max=5.0) * sigma.square()
