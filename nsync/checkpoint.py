@@ -1,8 +1,10 @@
 """The exported LoRA and embedding: safetensors files that ComfyUI and diffusers read, and what they
 say of themselves.
 
-Keys of a LoRA are kohya's: `<name>.lora_down.weight`, `<name>.lora_up.weight`, `<name>.alpha`;
-readers add `alpha / rank * up @ down`. Who knows the base's naming gives the names.
+Keys of a LoRA are kohya's, `<name>.lora_down.weight`, `<name>.lora_up.weight`, `<name>.alpha`, of
+which readers add `alpha / rank * up @ down`; or, where a layer's name is diffusers' own, PEFT's
+`<name>.lora_A.weight` and `<name>.lora_B.weight`, of which they add `B @ A`. Who knows the base's
+naming gives the names.
 """
 
 import hashlib
@@ -20,6 +22,8 @@ from .files import numbered, write_atomic
 from .learner import Learned
 from .trained import EMBEDDING, LORA
 
+_DIFFUSERS = ("transformer.", "text_encoder.", "text_encoder_2.")  # how its names begin
+
 
 def lora_tensors(
     weights: Mapping[str, Tensor], names: Mapping[str, str], alphas: Mapping[str, float]
@@ -33,11 +37,20 @@ def lora_tensors(
     """
     tensors = {}
     for path in dict.fromkeys(key.rpartition(".")[0] for key in weights):
-        name = names[path]
-        tensors[f"{name}.lora_down.weight"] = weights[f"{path}.lora_A"].contiguous()
-        tensors[f"{name}.lora_up.weight"] = weights[f"{path}.lora_B"].contiguous()
-        tensors[f"{name}.alpha"] = torch.tensor(float(alphas[path]))
+        write = _peft if names[path].startswith(_DIFFUSERS) else _kohya
+        down, up = weights[f"{path}.lora_A"].contiguous(), weights[f"{path}.lora_B"].contiguous()
+        tensors |= write(names[path], down, up, float(alphas[path]))
     return tensors
+
+
+def _kohya(name: str, down: Tensor, up: Tensor, alpha: float) -> dict[str, Tensor]:
+    factors = {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
+    return {**factors, f"{name}.alpha": torch.tensor(alpha)}
+
+
+def _peft(name: str, down: Tensor, up: Tensor, alpha: float) -> dict[str, Tensor]:
+    # The scale goes into a factor: diffusers' reader for SD3 refuses a file that tells an alpha.
+    return {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up * (alpha / len(down))}
 
 
 def embedding_tensors(vectors: Mapping[str, Tensor], token: str) -> dict[str, Tensor]:

@@ -13,12 +13,14 @@ LAYER_CHOICES = (ATTENTION, ATTENTION_AND_FEED_FORWARD, EVERYTHING)
 
 # A path component that names attention (attn1, img_attn, self_attn, attention, T5's SelfAttention;
 # not diffusers' "attentions", which are whole blocks), and the fused attention layers of Flux and
-# its relatives.
+# its relatives (diffusers has the one behind attention alone fused).
 _ATTENTION = re.compile(
     r"(^|\.)((\w+_)?(attn|attention)\d*|SelfAttention)\.|single_blocks\.\d+\.linear[12]$"
+    r"|single_transformer_blocks\.\d+\.proj_out$"
 )
 _FEED_FORWARD = re.compile(
     r"(^|\.)((\w+_)?(ff|ffn|mlp|feed_?forward)(_context|[XC\d])?|DenseReluDense)\."
+    r"|single_transformer_blocks\.\d+\.proj_mlp$"
 )
 # Layers that read or write the latent itself: as narrow as its channels, no place for a style.
 _ENDS = re.compile(

@@ -146,11 +146,7 @@ def load_lora(file: Path, denoiser: "DiffusersDenoiser", text: bool = True) -> d
     Raises:
         InputError: no LoRA, or one of another model.
     """
-    names = denoiser.lora_names
-    spellings = {called: key for key, called in names.items()}
-    # As diffusers and PEFT write them.
-    spellings |= {f"unet.{key}": key for key in names if ":" not in key}
-    return match_layers(read_lora(file), spellings, every_layer(denoiser, text))
+    return match_layers(read_lora(file), denoiser.lora_spellings, every_layer(denoiser, text))
 
 
 def _folders(

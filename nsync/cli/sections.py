@@ -17,8 +17,9 @@ class Model:
 
     Attributes:
         path: a diffusers pipeline's folder, or a checkpoint in one safetensors file, of Stable
-            Diffusion 1, 2 or XL; `tiny` for the embedded tiny base. Nothing is downloaded.
-        config: for a single file, a folder with the pipeline's configuration and tokenizer.
+            Diffusion 1, 2, XL, 3 or Flux; `tiny` for the embedded tiny base. Nothing is downloaded.
+        config: for a single file, a folder with the pipeline's configuration and tokenizers, and
+            the weights of the parts that the file lacks.
         device: where it computes: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         weights: in which precision its weights are held; training in fp32 wants fp32.
     """

@@ -6,35 +6,31 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DiffusionPipeline,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-)
+from diffusers import AutoencoderKL, DiffusionPipeline
 from torch import Tensor, nn
 
-from ..adapters import layer_key
 from ..denoiser import Conditioning, Row, SamplerSettings, Word, row_shape
 from ..errors import InputError
 from ..identity import feed_tensors
-from ..layers import trainable_layers
+from .family import Family, Names
+from .flux import Flux
+from .lora_names import spellings
 from .schedule import NoiseSchedule
-from .text import TextReader
+from .stable_diffusion import StableDiffusion, StableDiffusionXL
+from .stable_diffusion_3 import StableDiffusion3
 from .unet_names import original_names
+
+FAMILIES: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
 
 BATCH_PIXELS = 1024 * 1024
 """Pictures are drawn together up to this many pixels."""
 
-_STATES, _POOLED = "states", "pooled"
-_NOT_USED = ("safety_checker", "feature_extractor", "image_encoder")
-
 
 class DiffusersDenoiser:
-    """A Stable Diffusion 1, 2 or XL pipeline, or the tiny base's, as a `Denoiser`.
+    """A Stable Diffusion 1, 2, XL, 3 or Flux pipeline, or the tiny base's, as a `Denoiser`.
 
     The pipeline is shared, not copied: its modules may be moved, trained and adapted, and are seen
-    here as they then are. Its scheduler, safety checker and watermark take no part.
+    here as they then are; a T5 is frozen. Its scheduler, safety checker and watermark take no part.
 
     Args:
         pipeline: as `from_pretrained` gives it, with all its parts.
@@ -45,13 +41,14 @@ class DiffusersDenoiser:
     """
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
-        _check(pipeline)
-        self._pipeline = pipeline
-        self._schedule = NoiseSchedule(pipeline.scheduler)
-        self._readers = _readers(pipeline)
-        self.identity = _weights_digest(pipeline.unet)
-        self.size_multiple = pipeline.vae_scale_factor
+        self._pipeline, self._family = pipeline, _family(pipeline)
+        self._schedule = NoiseSchedule(pipeline.scheduler, self._family.patch)
+        self.identity = _weights_digest(self.network)
+        self.size_multiple = pipeline.vae_scale_factor * self._family.patch
         self.words: dict[str, Word] = {}
+        for reader in self._family.readers:
+            if reader.name not in self._family.adapted:
+                reader.encoder.requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
@@ -60,27 +57,24 @@ class DiffusersDenoiser:
 
     @property
     def network(self) -> nn.Module:
-        """The pipeline's own UNet."""
-        return self._pipeline.unet
+        """The pipeline's own UNet or transformer."""
+        return self._family.network
 
     @property
     def text_encoders(self) -> Mapping[str, nn.Module]:
-        """The pipeline's own: `clip_l`, and for SDXL `clip_g`."""
-        return {reader.name: reader.encoder for reader in self._readers}
+        """The pipeline's own CLIPs: `clip_l` (of Stable Diffusion 2 `clip_h`) and `clip_g`."""
+        adapted = self._family.adapted
+        return {one.name: one.encoder for one in self._family.readers if one.name in adapted}
 
     @property
-    def lora_names(self) -> dict[str, str]:
-        """What a LoRA file calls every layer, by key: kohya's names, of which the host takes the
-        same ones (`lora_unet_...`, `lora_te_...`; `lora_te1_...`, `lora_te2_...` of two)."""
-        names = {path: f"lora_unet_{path.replace('.', '_')}" for path in _paths(self.network)}
-        encoders = self.text_encoders
-        for number, (name, encoder) in enumerate(encoders.items(), 1):
-            prefix = f"lora_te{number if len(encoders) > 1 else ''}_text_model_"
-            for path in _paths(encoder):
-                # transformers 5 has no `text_model` in a CLIPTextModel.
-                inner = path.removeprefix("text_model.").replace(".", "_")
-                names[layer_key(name, path)] = f"{prefix}{inner}"
-        return names
+    def lora_names(self) -> Names:
+        """What a LoRA file calls every layer, by key, in names that ComfyUI takes as well."""
+        return self._family.lora_names()
+
+    @property
+    def lora_spellings(self) -> dict[str, str]:
+        """The layer's key by every name that a LoRA file may have for it."""
+        return spellings(self.lora_names)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
@@ -97,21 +91,19 @@ class DiffusersDenoiser:
         Raises:
             InputError: one of `words` stands in a text after what the encoder reads.
         """
-        read = [reader.read(texts, self.words) for reader in self._readers]
-        if len(read) == 1:
-            return [{_STATES: states} for states in read[0].last_hidden_state]
-        states = torch.cat([seen.hidden_states[-2] for seen in read], dim=-1)
-        pairs = zip(states, read[-1].text_embeds, strict=True)
-        return [{_STATES: state, _POOLED: pooled} for state, pooled in pairs]
+        return self._family.rows(texts, self.words)
 
     def word_vectors(self, text: str) -> dict[str, Tensor]:
         """Float32 `[tokens, width]` by text encoder: the token tables' rows for the text."""
-        return {reader.name: reader.vectors(text) for reader in self._readers}
+        return {reader.name: reader.vectors(text) for reader in self._family.readers}
 
     def prompt_tokens(self, text: str) -> tuple[int, int]:
-        """(tokens that the prompt takes, tokens read at once) of the encoder with least room."""
-        counts = [(reader.count(text, self.words), reader.limit) for reader in self._readers]
-        return max(counts, key=lambda count: count[0] - count[1])
+        """(tokens that the prompt takes, tokens read at once) of the encoder that reads most; of
+        several such the one with least room."""
+        readers = self._family.readers
+        limit = max(reader.limit for reader in readers)
+        most = [reader for reader in readers if reader.limit == limit]
+        return max(reader.count(text, self.words) for reader in most), limit
 
     def loss(
         self, latents: Tensor, conditioning: Conditioning, noise: Tensor, times: Tensor
@@ -133,15 +125,16 @@ class DiffusersDenoiser:
 
     @contextmanager
     def checkpointing(self) -> Iterator[None]:
-        """For the block, the UNet computes its blocks' activations again in backward."""
-        if self._pipeline.unet.is_gradient_checkpointing:
+        """For the block, the network computes its blocks' activations again in backward."""
+        network = self.network
+        if network.is_gradient_checkpointing:
             yield
             return
-        self._pipeline.unet.enable_gradient_checkpointing()
+        network.enable_gradient_checkpointing()
         try:
             yield
         finally:
-            self._pipeline.unet.disable_gradient_checkpointing()
+            network.disable_gradient_checkpointing()
 
     @torch.no_grad()
     def generate(
@@ -178,10 +171,10 @@ class DiffusersDenoiser:
         return torch.cat(pictures)
 
     def _noise(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
-        factor = self.size_multiple
-        if any(side % factor for side in size):
-            raise InputError("size", f"multiples of {factor} pixels", f"{size[0]} x {size[1]}")
-        shape = (self._pipeline.unet.config.in_channels, size[1] // factor, size[0] // factor)
+        multiple, factor = self.size_multiple, self._pipeline.vae_scale_factor
+        if any(side % multiple for side in size):
+            raise InputError("size", f"multiples of {multiple} pixels", f"{size[0]} x {size[1]}")
+        shape = (self._family.channels, size[1] // factor, size[0] // factor)
         sources = [torch.Generator().manual_seed(seed) for seed in seeds]
         return torch.stack([torch.randn(shape, generator=s) for s in sources]).to(self.device)
 
@@ -197,22 +190,12 @@ class DiffusersDenoiser:
     def _predict(self, noisy: Tensor, timesteps: Tensor, rows: Sequence[Row]) -> Tensor:
         """The network's prediction, float32; timesteps are `[n]`, or one for all."""
         autocast = torch.is_autocast_enabled(self.device.type)
-        dtype = torch.float32 if autocast else self._pipeline.unet.dtype
-        stacked = {
+        dtype = torch.float32 if autocast else self.network.dtype
+        given = {
             name: torch.stack([row[name] for row in rows]).to(self.device, dtype)
             for name in rows[0]
         }
-        added = {}
-        if _POOLED in stacked:
-            ids = {"text_embeds": stacked[_POOLED], "time_ids": self._size_ids(noisy)}
-            added["added_cond_kwargs"] = ids
-        return self.network(noisy.to(dtype), timesteps, stacked[_STATES], **added).sample.float()
-
-    def _size_ids(self, latents: Tensor) -> Tensor:
-        """SDXL's picture size, crop and target size: nothing scaled, nothing cropped."""
-        height, width = (side * self.size_multiple for side in latents.shape[-2:])
-        ids = torch.tensor([height, width, 0, 0, height, width], device=latents.device)
-        return ids.float().repeat(len(latents), 1)
+        return self._family.predict(noisy.to(dtype), timesteps.expand(len(noisy)), given).float()
 
     def _decode(self, latents: Tensor) -> Tensor:
         shift, factor = _latent_scale(self._pipeline.vae)
@@ -222,50 +205,47 @@ class DiffusersDenoiser:
         return (pixels / 2 + 0.5).clamp(0, 1)
 
 
-def _check(pipeline: object) -> None:
-    kinds = (StableDiffusionPipeline, StableDiffusionXLPipeline)
-    if not isinstance(pipeline, kinds):
-        expected = " or ".join(kind.__name__ for kind in kinds)
+def _family(pipeline: object) -> Family:
+    """The pipeline as one of its family.
+
+    Raises:
+        InputError: there is no such family here, or a part is missing or for another task.
+    """
+    family = next((one for one in FAMILIES if isinstance(pipeline, one.kind)), None)
+    if family is None:
+        expected = " or ".join(one.kind.__name__ for one in FAMILIES)
         raise InputError("pipeline", f"a {expected}", type(pipeline).__name__)
-    parts = pipeline.components.items()
-    missing = [name for name, part in parts if part is None and name not in _NOT_USED]
+    there = {part for part in family.parts if getattr(pipeline, part) is not None}
+    spared = () if there.intersection(family.optional) else family.optional
+    missing = [part for part in family.parts if part not in there and part not in spared]
     if missing:
         raise InputError("pipeline", "all its parts", f"none for {', '.join(missing)}")
-    channels, latents = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
-    if channels != latents:
+    made, latents = family(pipeline), pipeline.vae.config.latent_channels
+    if made.channels != latents:
         raise InputError(
             "pipeline",
             f"a network that reads the {latents} channels of a latent",
-            f"one that reads {channels}",
+            f"one that reads {made.channels}",
             "Choose a text-to-image model, not one for inpainting.",
         )
-
-
-def _readers(pipeline: DiffusionPipeline) -> list[TextReader]:
-    first = TextReader("clip_l", pipeline, pipeline.tokenizer, pipeline.text_encoder)
-    if isinstance(pipeline, StableDiffusionPipeline):
-        return [first]
-    return [first, TextReader("clip_g", pipeline, pipeline.tokenizer_2, pipeline.text_encoder_2)]
+    return made
 
 
 def _weights_digest(network: nn.Module) -> str:
-    """SHA-256 (hex) of the weights' names and of a sample of each, as ComfyUI's door has it.
+    """SHA-256 (hex) of the weights' names and of a sample of each.
 
-    So what was made of a base there, negatives and states, is of the same base here.
+    Of a UNet it is what ComfyUI's door has: what was made of a base there, negatives and states, is
+    of the same base here.
     """
     weights = dict(network.named_parameters())
     try:
-        names = original_names(list(weights), network.config.layers_per_block)
-    except KeyError:  # adapters inside, or a layer that ComfyUI's families do not have
+        names = original_names(list(weights), network.config.get("layers_per_block"))
+    except KeyError:  # adapters inside, or a network that is not of ComfyUI's UNets
         names = {name: name for name in weights}
     digest = hashlib.sha256()
     feed_tensors(digest, {f"diffusion_model.{names[name]}": weights[name] for name in weights})
     # There, what is patched onto a model would follow.
     return hashlib.sha256(digest.hexdigest().encode()).hexdigest()
-
-
-def _paths(network: nn.Module) -> list[str]:
-    return list(trainable_layers(network))
 
 
 def _alike(rows: Conditioning) -> list[list[int]]:

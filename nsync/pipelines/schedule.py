@@ -5,6 +5,7 @@ of alpha^2 by timestep, with alpha^2 + sigma^2 = 1; flow matching (arXiv 2209.03
 alpha = 1 - sigma.
 """
 
+import math
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     SchedulerMixin,
 )
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from ..denoiser import SamplerSettings
@@ -33,6 +35,14 @@ _TRAINED = (
     "rescale_betas_zero_snr", "prediction_type",
 )  # fmt: skip
 
+# Of a shift that grows with the picture: what `calculate_shift` calls them, and what the scheduler.
+_DYNAMIC = {
+    "base_seq_len": "base_image_seq_len",
+    "max_seq_len": "max_image_seq_len",
+    "base_shift": "base_shift",
+    "max_shift": "max_shift",
+}
+
 # By the host's names. Without noise of its own, DDIM is Euler's method in sigma, in the host too.
 _EULER, _MULTISTEP = "euler", "dpmpp_2m"
 _SAMPLERS = (_EULER, "ddim", _MULTISTEP)
@@ -41,7 +51,11 @@ _SPACINGS = {
     "simple": {"timestep_spacing": "trailing"},
     "karras": {"use_karras_sigmas": True},
 }
-_FLOW_SPACINGS = {"normal": {}}
+_FLOW_SPACINGS = {
+    _EULER: ("normal", "simple"),
+    "ddim": ("normal", "simple"),
+    _MULTISTEP: ("normal",),
+}
 
 
 class Levels(NamedTuple):
@@ -55,16 +69,20 @@ class Levels(NamedTuple):
 class NoiseSchedule:
     """The noise schedule that a pipeline's scheduler was configured with.
 
+    A schedule whose shift follows the size of the picture (Flux: `use_dynamic_shifting`) is trained
+    with its largest, `max_shift`, at every size, as in the host; drawing follows the size.
+
     Args:
         scheduler: of the pipeline; it is read here and never used or changed.
+        patch: side of the square of latents that counts as one token of the picture.
 
     Raises:
         InputError: the base was not trained on a schedule of the DDPM kind or by flow matching, or
             predicts neither noise nor velocity.
     """
 
-    def __init__(self, scheduler: SchedulerMixin) -> None:
-        config = scheduler.config
+    def __init__(self, scheduler: SchedulerMixin, patch: int = 1) -> None:
+        config, self._patch, self._mu = scheduler.config, patch, {}
         self._config = {name: config[name] for name in _TRAINED if name in config}
         self._steps = config["num_train_timesteps"]
         self._target = config.get("prediction_type")
@@ -73,6 +91,9 @@ class NoiseSchedule:
         _check_trainable(scheduler, self._target)
         if self._target == _FLOW:
             self._shift = config.get("flow_shift", config.get("shift"))
+            if config.get("use_dynamic_shifting"):
+                self._mu = {ours: config[theirs] for ours, theirs in _DYNAMIC.items()}
+                self._shift = math.exp(config["max_shift"])
         else:
             self._kept = DDPMScheduler(**self._config).alphas_cumprod
 
@@ -112,17 +133,13 @@ class NoiseSchedule:
         # An error of the velocity is one of x_0 over sigma; for v, sigma^2 is 1 / (SNR + 1).
         return snr.clamp(max=gamma) * sigma.square()
 
-    def sampler(self, settings: SamplerSettings) -> SchedulerMixin:
-        """diffusers' own sampler of that name, with nothing of how the pipeline samples.
-
-        Raises:
-            InputError: there is no such sampler or scheduler here.
-        """
+    def _sampler(self, settings: SamplerSettings, noise: Tensor) -> SchedulerMixin:
+        """diffusers' own sampler of that name, with nothing of how the pipeline samples."""
         _check_name("sampler", settings.sampler, _SAMPLERS)
-        spacings = _FLOW_SPACINGS if self._target == _FLOW else _SPACINGS
+        spacings = _FLOW_SPACINGS[settings.sampler] if self._target == _FLOW else _SPACINGS
         _check_name("scheduler", settings.scheduler, spacings)
         if self._target == _FLOW:
-            return self._flow_sampler(settings.sampler)
+            return self._flow_sampler(settings.sampler, self._shift_at(noise))
         options = {**self._config, **spacings[settings.scheduler]}
         if settings.sampler == _MULTISTEP:
             return DPMSolverMultistepScheduler(**options)
@@ -147,8 +164,8 @@ class NoiseSchedule:
         Raises:
             InputError: there is no such sampler or scheduler here.
         """
-        sampler = self.sampler(settings)
-        sampler.set_timesteps(int(settings.steps / denoise), device=noise.device)
+        sampler, count = self._sampler(settings, noise), int(settings.steps / denoise)
+        sampler.set_timesteps(count, device=noise.device, **self._spaced(settings, count))
         first = len(sampler.timesteps) - settings.steps
         sampler.set_begin_index(first)
         x = _start(sampler, first, noise, latents)
@@ -157,15 +174,28 @@ class NoiseSchedule:
             x = sampler.step(predicted, timestep, x, return_dict=False)[0]
         return x
 
-    def _flow_sampler(self, name: str) -> SchedulerMixin:
+    def _spaced(self, settings: SamplerSettings, count: int) -> dict[str, list[float]]:
+        """The host's "simple" steps of a flow: even ones from 1, the last from 1 / count to 0."""
+        if self._target != _FLOW or settings.scheduler != "simple":
+            return {}
+        return {"sigmas": [1 - step / count for step in range(count)]}
+
+    def _shift_at(self, latents: Tensor) -> float:
+        """The shift for pictures of this size; a shift of e^mu is the exponential one by mu."""
+        if not self._mu:
+            return self._shift
+        height, width = latents.shape[-2:]
+        return math.exp(calculate_shift(height * width // self._patch**2, **self._mu))
+
+    def _flow_sampler(self, name: str, shift: float) -> SchedulerMixin:
         if name == _MULTISTEP:
             return DPMSolverMultistepScheduler(
                 num_train_timesteps=self._steps,
                 prediction_type=_FLOW,
                 use_flow_sigmas=True,
-                flow_shift=self._shift,
+                flow_shift=shift,
             )
-        return FlowMatchEulerDiscreteScheduler(self._steps, shift=self._shift)
+        return FlowMatchEulerDiscreteScheduler(self._steps, shift=shift)
 
 
 def _start(sampler: SchedulerMixin, first: int, noise: Tensor, latents: Tensor | None) -> Tensor:
@@ -191,6 +221,9 @@ def _check_trainable(scheduler: SchedulerMixin, target: str | None) -> None:
     if target != _FLOW and not hasattr(scheduler, "alphas_cumprod"):
         expected = "a base trained on a DDPM schedule or by flow matching"
         raise InputError("pipeline", expected, f"one with a {type(scheduler).__name__}")
+    if scheduler.config.get("time_shift_type", "exponential") != "exponential":
+        expected = "a base whose times are shifted exponentially"
+        raise InputError("pipeline", expected, repr(scheduler.config["time_shift_type"]))
 
 
 def _check_name(name: str, value: str, known: Collection[str]) -> None:

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.loaders import TextualInversionLoaderMixin
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils import ModelOutput
 
 from ..denoiser import Word
 from ..errors import InputError
 from ..words import spell
 
-# Two words that are one token each in every byte-pair vocabulary, whatever stands around them.
-_PLACEHOLDERS = ("x", "y")
+# Two words that are one token each to CLIP and to T5 (of which a letter takes two), whatever stands
+# around them.
+_PLACEHOLDERS = ("the", "of")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,21 +29,20 @@ class TextReader:
     """One text encoder of a pipeline with its tokenizer.
 
     Attributes:
-        name: of the encoder in `Denoiser.text_encoders` ("clip_l").
+        name: of the encoder, as ComfyUI has it ("clip_l", "t5xxl").
+        limit: tokens that the encoder reads at once, start and end among them.
+        layers: whether every layer's states are told, or the last one's alone.
     """
 
     name: str
     pipeline: DiffusionPipeline
     tokenizer: PreTrainedTokenizerBase
     encoder: PreTrainedModel
-
-    @property
-    def limit(self) -> int:
-        """Tokens that the encoder reads at once, start and end among them."""
-        return self.tokenizer.model_max_length
+    limit: int
+    layers: bool = True
 
     def read(self, texts: Sequence[str], words: Mapping[str, Word]) -> ModelOutput:
-        """What the encoder makes of the texts, every layer's states `[n, limit, width]` among it.
+        """What the encoder makes of the texts, its layers' states `[n, limit, width]` among it.
 
         Gradients flow to the words' vectors, and to whatever of the encoder is trained.
 
@@ -49,8 +50,8 @@ class TextReader:
             InputError: a text is cut off before or inside one of the words.
         """
         tokens, places, vectors = self._tokens(texts, words)
-        with _inserted(self.encoder.get_input_embeddings(), places, vectors):
-            return self.encoder(tokens.to(self.encoder.device), output_hidden_states=True)
+        with _inserted(self._table, places, vectors):
+            return self.encoder(tokens.to(self.encoder.device), output_hidden_states=self.layers)
 
     def count(self, text: str, words: Mapping[str, Word]) -> int:
         """Tokens of the whole text with start and end; a word counts its vectors."""
@@ -61,8 +62,13 @@ class TextReader:
     def vectors(self, text: str) -> Tensor:
         """The token table's rows for the text, float32 `[tokens, width]`, a copy."""
         tokens = self.tokenizer(text, add_special_tokens=False).input_ids
-        table = self.encoder.get_input_embeddings().weight
-        return table.detach()[tokens].to(torch.float32, copy=True)
+        return self._table.weight.detach()[tokens].to(torch.float32, copy=True)
+
+    @property
+    def _table(self) -> torch.nn.Module:
+        # transformers 5 gives a T5 two modules for one table, and reads this one.
+        stack = self.encoder.encoder if isinstance(self.encoder, T5EncoderModel) else None
+        return stack.embed_tokens if stack else self.encoder.get_input_embeddings()
 
     def _tokens(
         self, texts: Sequence[str], words: Mapping[str, Word]
@@ -90,6 +96,8 @@ class TextReader:
 
     def _converted(self, texts: Sequence[str]) -> list[str]:
         # The pipeline's own embeddings of several vectors, where the user has loaded some.
+        if not isinstance(self.pipeline, TextualInversionLoaderMixin):
+            return list(texts)
         return self.pipeline.maybe_convert_prompt(list(texts), self.tokenizer)
 
     def _refuse(self, text: str, words: Sequence[str]) -> None:

@@ -6,11 +6,23 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 
 from nsync.tiny import BASE_FOLDER
 
@@ -69,6 +81,76 @@ def small_sdxl() -> StableDiffusionXLPipeline:
     return pipeline
 
 
+def small_sd3(t5: bool = True) -> StableDiffusion3Pipeline:
+    """Stable Diffusion 3.5: two attentions in its first block, norms of queries and keys."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        pipeline = StableDiffusion3Pipeline(
+            transformer=_scaled(
+                SD3Transformer2DModel(
+                    sample_size=8,
+                    in_channels=4,
+                    out_channels=4,
+                    num_layers=2,
+                    attention_head_dim=8,
+                    num_attention_heads=4,
+                    joint_attention_dim=4 * WIDTH,
+                    caption_projection_dim=32,
+                    pooled_projection_dim=2 * WIDTH,
+                    pos_embed_max_size=16,
+                    dual_attention_layers=(0,),
+                    qk_norm="rms_norm",
+                )
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=_vae(0.1),
+            text_encoder=_frozen(CLIPTextModelWithProjection(_text_config())),
+            tokenizer=_tokenizer(),
+            text_encoder_2=_frozen(CLIPTextModelWithProjection(_text_config(2 * WIDTH))),
+            tokenizer_2=_tokenizer(),
+            text_encoder_3=_t5(4 * WIDTH) if t5 else None,
+            tokenizer_3=_t5_tokenizer() if t5 else None,
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def small_flux(guided: bool = True) -> FluxPipeline:
+    """Flux.1: guided is "dev", whose times are shifted by the picture's size; else "schnell"."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        pipeline = FluxPipeline(
+            transformer=_scaled(
+                FluxTransformer2DModel(
+                    in_channels=16,
+                    num_layers=1,
+                    num_single_layers=1,
+                    attention_head_dim=16,
+                    num_attention_heads=2,
+                    joint_attention_dim=32,
+                    pooled_projection_dim=WIDTH,
+                    guidance_embeds=guided,
+                    axes_dims_rope=(4, 6, 6),
+                )
+            ),
+            scheduler=FlowMatchEulerDiscreteScheduler(
+                shift=3.0 if guided else 1.0, use_dynamic_shifting=guided
+            ),
+            vae=_vae(0.1),
+            text_encoder=_frozen(CLIPTextModel(_text_config())),
+            tokenizer=_tokenizer(),
+            text_encoder_2=_t5(32),
+            tokenizer_2=_t5_tokenizer(),
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def small_schnell() -> FluxPipeline:
+    """Flux.1 "schnell"."""
+    return small_flux(guided=False)
+
+
 def tiny_pipeline(dtype: torch.dtype = torch.float32) -> StableDiffusionPipeline:
     """The embedded tiny base."""
     pipeline = StableDiffusionPipeline.from_pretrained(BASE_FOLDER, dtype=dtype)
@@ -81,7 +163,7 @@ def source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _vae() -> AutoencoderKL:
+def _vae(shift: float | None = None) -> AutoencoderKL:
     return _frozen(
         AutoencoderKL(
             block_out_channels=(16, 16),
@@ -89,7 +171,7 @@ def _vae() -> AutoencoderKL:
             up_block_types=("UpDecoderBlock2D",) * 2,
             norm_num_groups=4,
             scaling_factor=0.7,
-            shift_factor=None,
+            shift_factor=shift,
         )
     )
 
@@ -130,6 +212,30 @@ def _text_config(width: int = WIDTH) -> CLIPTextConfig:
 
 def _tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer.from_pretrained(BASE_FOLDER / "tokenizer", model_max_length=77)
+
+
+def _t5(width: int) -> T5EncoderModel:
+    config = T5Config(
+        vocab_size=len(_t5_tokenizer()), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2
+    )
+    return _frozen(T5EncoderModel(config))
+
+
+def _t5_tokenizer() -> T5TokenizerFast:
+    words = ("the", "of", "a", "in", "on", "over", "two", "red", "blue", "circle", "ring", "hill")
+    letters = "abcdefghijklmnopqrstuvwxyz,.()<>!_-0123456789"
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -9.0)]
+    pieces += [(f"\u2581{word}", -3.0) for word in words]
+    pieces += [(piece, -9.0) for piece in (*letters, "the", "of")]
+    return T5TokenizerFast(vocab=pieces, extra_ids=0)
+
+
+def _scaled(module: torch.nn.Module) -> torch.nn.Module:
+    """Random weights of a size at which every layer has its say."""
+    for value in module.parameters():
+        if value.dim() > 1:
+            torch.nn.init.normal_(value, std=value[0].numel() ** -0.5)
+    return _frozen(module)
 
 
 def _frozen(module: torch.nn.Module) -> torch.nn.Module:

@@ -229,7 +229,7 @@ def without_text_encoder():
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (object, "StableDiffusionPipeline or StableDiffusionXLPipeline; got object"),
+        (object, "StableDiffusionXLPipeline or .* or FluxPipeline; got object"),
         (without_text_encoder, "all its parts; got none for text_encoder"),
         (lambda: small_sd(channels=9), "reads the 4 channels of a latent; got one that reads 9"),
         (lambda: small_sd(DDPMScheduler(prediction_type="sample")), "v_prediction.*got 'sample'"),

@@ -182,7 +182,12 @@ def test_words_count_in_drawing():
     [
         (small_sd, SamplerSettings(sampler="lms"), SIZE, "`sampler`.*euler, ddim, dpmpp_2m.*'lms'"),
         (small_sd, SamplerSettings(scheduler="beta"), SIZE, "`scheduler`.*normal, simple, karras"),
-        (small_flow, SamplerSettings(scheduler="karras"), SIZE, "`scheduler`.*one of normal; got"),
+        (
+            small_flow,
+            SamplerSettings(scheduler="karras"),
+            SIZE,
+            "`scheduler`.*one of normal, simple; got",
+        ),
         (tiny_pipeline, SamplerSettings(), (16, 18), "`size`.*multiples of 4 pixels; got 16 x 18"),
     ],
 )
