@@ -7,8 +7,8 @@ step's pictures, down to one picture of one branch; gradients add up over the pa
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,36 @@ logger = logging.getLogger(__name__)
 
 Piece = dict[str, list[int]]
 """Rows of the batches, by branch: what goes through the network in one pass."""
+
+
+@contextmanager
+def branch(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+    """A branch of a training loop of your own: what the block's backward leaves in `.grad` is the
+    branch's gradient, and is taken out again, so that no branch leaks into another.
+
+    Args:
+        weights: what is trained, in the order of `nsync.rules.refine`'s lists.
+
+    Yields:
+        A list, filled when the block ends: a gradient per weight in its shape, dtype and device;
+        zeros where none arrived.
+
+    Raises:
+        InputError: a weight has a gradient already when the block begins.
+    """
+    weights = list(weights)
+    if any(weight.grad is not None for weight in weights):
+        got = "some that have one"
+        remedy = "Call optimizer.zero_grad(set_to_none=True) before the first branch."
+        raise InputError("weights", "trained weights without a gradient", got, remedy)
+    gradients: list[Tensor] = []
+    try:
+        yield gradients
+        for weight in weights:
+            gradients.append(torch.zeros_like(weight) if weight.grad is None else weight.grad)
+    finally:
+        for weight in weights:
+            weight.grad = None
 
 
 @dataclass(frozen=True)
