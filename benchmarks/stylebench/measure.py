@@ -19,7 +19,7 @@ from nsync.evaluation.encoders import NetworkEncoder
 from nsync.evaluation.features import unit
 from nsync.evaluation.preprocess import RULER_64
 from nsync.evaluation.weights import identity
-from nsync.tiny.ruler import TABLES, Reading, Ruler
+from nsync.tiny.ruler import Reading, Ruler
 
 from .draw import Drawn
 from .families import Family
@@ -73,11 +73,7 @@ class Instruments:
 
     def read(self, pictures: Tensor) -> Reading:
         """What the ruler reads in uint8 `[n, 3, 64, 64]`."""
-        parts = [self._ruler.read(part / 255) for part in pictures.split(64)]
-        tables = {k: torch.cat([one.probabilities[k] for one in parts]) for k in TABLES}
-        return Reading(
-            tables, torch.cat([one.features for one in parts]), self._ruler.tables["style"]
-        )
+        return Reading.joined([self._ruler.read(part / 255) for part in pictures.split(64)])
 
     def measure(self, drawn: Drawn, truth: Truth) -> dict[str, float]:
         """All measures of what a model draws; see the table in docs/stylebench.md."""

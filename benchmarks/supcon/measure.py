@@ -47,9 +47,9 @@ class Instruments:
 
     def read(self, pictures: Tensor) -> Reading:
         """What the ruler reads in uint8 `[n, 3, s, s]`, smaller ones scaled up to its size."""
-        parts = [self._ruler.read(_enlarged(part)) for part in pictures.split(_BATCH)]
-        tables = {k: torch.cat([one.probabilities[k] for one in parts]) for k in TABLES}
-        return Reading(tables, torch.cat([one.features for one in parts]))
+        return Reading.joined(
+            [self._ruler.read(_enlarged(part)) for part in pictures.split(_BATCH)]
+        )
 
     def measure(self, pictures: Tensor, test: Test, judge: Judged) -> dict[str, float]:
         """All measures of pictures of the test's captions; see the table in docs/supcon.md."""

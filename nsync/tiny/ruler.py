@@ -6,6 +6,7 @@ Another ruler, of more styles, names them in its file.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -44,6 +45,15 @@ class Reading:
     probabilities: dict[str, Tensor]
     features: Tensor
     styles: tuple[str, ...]
+
+    @classmethod
+    def joined(cls, parts: Sequence["Reading"]) -> "Reading":
+        """What one ruler saw in several parts, at least one, as if in one."""
+        tables = {
+            name: torch.cat([part.probabilities[name] for part in parts])
+            for name in parts[0].probabilities
+        }
+        return cls(tables, torch.cat([part.features for part in parts]), parts[0].styles)
 
     def indices(self, table: str) -> Tensor:
         """The likeliest class `[n]` of a table."""

@@ -200,7 +200,6 @@ def test_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
     before = files_of(tmp_path)
     text = (
         r"(?s)which has made 3 steps; got other ones:\n  `temperature` was 0\.1, is 0\.2\n"
-        r"  the pictures, captions or labels of the set: was '\w{12}', is '\w{12}'\n"
         r"  the encoders: was '\w{12}', is '\w{12}'\. "
     )
     other = flags(21)
@@ -208,6 +207,8 @@ def test_another_run_is_refused_with_what_differs(tmp_path: Path) -> None:
         run_pretraining(
             tmp_path, replace(SHORT, temperature=0.2), small(other, seed=1), style_set=other
         )
+    with pytest.raises(InputError, match=r"or labels of the set: was '\w{12}', is '\w{12}'"):
+        run_pretraining(tmp_path, SHORT, style_set=flags(22))
     assert files_of(tmp_path) == before
     with pytest.raises(InputError, match="what is taught: was 'a pair of encoders', is 'a style'"):
         run(tmp_path)
