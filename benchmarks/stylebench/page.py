@@ -97,7 +97,7 @@ def _page(found: Analysis, plots: dict[str, bytes], pictures: Path) -> str:
 
 def _budget(found: Analysis) -> str:
     budget = found.budget
-    cores = f" on {budget.cores} cores each" if budget.cores else ""
+    cores = f" on {budget.cores} core{'s' * (budget.cores > 1)} each" if budget.cores else ""
     spent = (
         f"{budget.seconds / 3600:.1f} hours"
         if budget.seconds >= 3600

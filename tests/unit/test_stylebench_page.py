@@ -87,7 +87,7 @@ def test_the_budget_is_told(made):
     text = made[1].read_text(encoding="utf-8")
     assert "160 trainings (10 styles, 2 seeds, 4 arms, 2 adapters) of 100 steps" in text
     assert "26.7 minutes of training in all, 112,000 passes" in text
-    assert " cores each" not in text
+    assert "of training in all on" not in text
 
 
 def test_cores_are_told_where_records_have_them(tmp_path):
