@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from .errors import InputError
 
 
+class OneSidedError(InputError):
+    """Bad input that the first process of this machine has not met, so that this one tells it."""
+
+
 @dataclass(frozen=True)
 class Launch:
     """One of `count` processes, `local_count` of them on this machine.

@@ -18,13 +18,15 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from .errors import InputError
-from .launched import Launch, launch
+from .launched import Launch, OneSidedError, launch
 from .runs.log import RunStoppedError
 
 PATIENCE = timedelta(hours=1)
 """How long one waits for another: longer than a preview or an export by the lead may take."""
 MEETING = timedelta(minutes=5)
 """How long all have to come together at the start."""
+GRACE = timedelta(seconds=10)
+"""How far processes that meet the same bad input may lie apart."""
 
 T = TypeVar("T")
 
@@ -143,6 +145,8 @@ def joined() -> Iterator[Processes]:
 
     Raises:
         InputError: the port on which they meet is taken, or not all of them came.
+        OneSidedError: in place of an `InputError` of the block that the first process of this
+            machine has not met as well.
     """
     here = launch()
     if here.count == 1:
@@ -150,9 +154,14 @@ def joined() -> Iterator[Processes]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(here.local_rank % torch.cuda.device_count())
-    _meet(here)
+    store = _meet(here)
     try:
         yield Processes(here.rank, here.count)
+    except InputError as error:
+        # Before the group ends, or the others would be stopped before this is known.
+        if _is_one_sided(store, here):
+            raise OneSidedError(error.name, error.expected, error.got, error.remedy) from error
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -166,7 +175,20 @@ def check_device(device: torch.device) -> None:
         raise InputError("model.device", wanted, str(torch.cuda.device_count()), remedy)
 
 
-def _meet(here: Launch) -> None:
+def _is_one_sided(store: dist.Store, here: Launch) -> bool:
+    if here.local_rank == 0:
+        store.set(f"bad input {here.rank}", "")
+        return False
+    try:
+        store.wait([f"bad input {here.rank - here.local_rank}"], GRACE)
+    except dist.DistStoreError:  # it did not come
+        return True
+    except RuntimeError:  # the store is gone, and the process that held it
+        return False
+    return False
+
+
+def _meet(here: Launch) -> dist.Store:
     # Both, since a model may be on the CPU of a machine with GPUs.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
@@ -174,6 +196,7 @@ def _meet(here: Launch) -> None:
         store, rank, count = next(rendezvous("env://", timeout=MEETING))
         store.set_timeout(MEETING)
         dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
+        return store
     except (RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if "EADDRINUSE" in str(error):

@@ -18,7 +18,7 @@ from types import ModuleType
 
 from .. import __version__
 from ..errors import InputError
-from ..launched import Launch, launch
+from ..launched import Launch, OneSidedError, launch
 
 DONE, STOPPED, BAD_INPUT, PAUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -71,8 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _check_alone(module, command, here)
         return _run(module, command.replace("supcon-", "supcon "), rest, here)
     except InputError as error:
-        if here.local_rank == 0:  # they all say the same; of another machine it may be another
-            print(f"nsync {command}: {error}", file=sys.stderr)
+        # All processes of a machine meet the same, and the first of them tells it. Where another
+        # ended with a code before that, the launcher would stop the first unheard.
+        if here.local_rank != 0 and not isinstance(error, OneSidedError):
+            return DONE
+        print(f"nsync {command}: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on from what is kept.", file=sys.stderr)

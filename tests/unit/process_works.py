@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from nsync import training
 from nsync.errors import InputError
 from nsync.evaluation.store import encode_stored
+from nsync.launched import OneSidedError
 from nsync.learner import Learner
 from nsync.negatives import make_negatives
 from nsync.processes import Processes, ProcessLostError, joined
@@ -138,6 +140,27 @@ def train_too_few(folder: Path) -> int:
     with joined() as processes:
         settings = replace(QUICK, batch=1)
         return refused(folder, processes, lambda: shared_run(folder, settings, processes))
+
+
+def meet_bad_input(folder: Path, who: Sequence[int]) -> int:
+    """Some processes meet bad input, and the others wait for them."""
+
+    def meet() -> None:
+        with joined() as processes:
+            if processes.rank in who:
+                raise InputError("file", "one that is there", "none")
+            processes.wait()
+
+    with mock.patch("nsync.processes.GRACE", timedelta(seconds=0.5)):
+        try:
+            meet()
+        except OneSidedError:
+            return 3
+        except InputError:
+            return 2
+        except ProcessLostError:
+            return LOST
+    return 0
 
 
 def meet(folder: Path) -> int:

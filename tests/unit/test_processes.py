@@ -148,6 +148,16 @@ def test_what_cannot_be_shared_is_refused_by_all(tmp_path: Path, work: Callable,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("who", "codes"), [([0, 1, 2], [2, 2, 2]), ([1], [LOST, 3, LOST]), ([0], [2, LOST, LOST])]
+)
+def test_bad_input_of_one_process_is_told_by_itself(
+    tmp_path: Path, who: Sequence[int], codes: list[int]
+) -> None:
+    """And what all meet is told by the first."""
+    assert together(3, works.meet_bad_input, tmp_path, who) == codes
+
+
 def test_a_port_in_use_is_one_clear_word(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("", free_port()))
