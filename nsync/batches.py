@@ -189,7 +189,7 @@ def draw_batches(
     label. Only the branches that the rule needs are made.
     """
     count, size = len(encoded.names), settings.batch * settings.accumulate
-    rows = [_in_order(settings.seed, step * size + place, count) for place in range(size)]
+    rows = _in_order(settings.seed, step * size, size, count)
     rest = encoded, settings, step, processes
     batches = {"positive": _batch("positive", rows, encoded.positives, *rest)}
     if needs_negative(settings.rule):
@@ -252,9 +252,12 @@ def draw_noise(shape: torch.Size, offset: float, drawn: torch.Generator) -> Tens
     return noise
 
 
-def _in_order(seed: int, place: int, count: int) -> int:
-    epoch, position = divmod(place, count)
-    return int(torch.randperm(count, generator=generator(seed, "order", epoch))[position])
+def _in_order(seed: int, start: int, size: int, count: int) -> list[int]:
+    """`size` rows from place `start` on, of epochs of `count` one after the other."""
+    epochs = range(start // count, (start + size - 1) // count + 1)
+    orders = [torch.randperm(count, generator=generator(seed, "order", e)) for e in epochs]
+    first = start - epochs.start * count
+    return torch.cat(orders)[first : first + size].tolist()
 
 
 def _negative(encoded: EncodedSet, row: int, seed: int, step: int) -> Tensor:

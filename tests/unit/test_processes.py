@@ -1,6 +1,7 @@
 """Several processes learn, paint and measure what one alone would; and stop when one is lost."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -15,13 +16,14 @@ import torch
 from process_group import free_port, together
 from process_works import FOUR, LOST
 from safetensors.torch import load_file
-from small_runs import QUICK, records, run, state, timeless
+from small_runs import QUICK, Exports, Stop, records, run, state, stop_at, timeless
 from tiny_denoiser import TinyDenoiser, tiny_set
 
 from nsync.batches import draw_batches, encode_set
 from nsync.errors import InputError
 from nsync.evaluation.store import encode_stored
 from nsync.launched import Launch, launch
+from nsync.learner import Learned
 from nsync.processes import ONE, Processes
 from nsync.runs.folder import RunFolder
 from nsync.settings import TrainSettings
@@ -117,6 +119,25 @@ def test_a_killed_process_stops_the_others_and_the_run_goes_on(
     assert len(RunFolder(tmp_path / "run").records()) == 3
     run(tmp_path, FOUR)
     assert_same_run(tmp_path, alone[0])
+
+
+def test_a_stop_is_not_stopped_while_it_saves(tmp_path: Path) -> None:
+    """A launcher sends its signal to the lead just then."""
+    export = Exports(tmp_path)
+
+    def signalled(learned: Learned, steps: int) -> dict[str, Path]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return export(learned, steps)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(Stop):
+            run(tmp_path, QUICK, on_step=stop_at(3), export=signalled)
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert [steps for _, steps in export.kept] == [3]
+    assert state(tmp_path).step == 3
 
 
 def test_what_is_not_finite_in_one_process_is_skipped_and_named_by_all(tmp_path: Path) -> None:
