@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"nsync {command}: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from what is kept.", file=sys.stderr)
+        if here.is_lead:
+            print("Interrupted; the same command goes on from what is kept.", file=sys.stderr)
         return INTERRUPTED
 
 

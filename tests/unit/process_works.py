@@ -47,11 +47,24 @@ Nothing is clipped, so that the update is as large as its gradients."""
 
 def train(folder: Path, settings: TrainSettings) -> None:
     """Train, and keep each process's updates, and what it found, by its rank."""
+    denoiser = Sized()
     with joined() as processes, kept_updates() as kept:
-        result = shared_run(folder, settings, processes)
+        result = shared_run(folder, settings, processes, denoiser=denoiser)
     keep(folder, processes, kept)
-    told = {"step": result.step, "losses": result.losses, "files": sorted(map(str, result.files))}
+    told = {"losses": result.losses, "files": sorted(result.files), "most": max(denoiser.sizes)}
     (folder / f"told_{processes.rank}.json").write_text(json.dumps(told))
+
+
+class Sized(TinyDenoiser):
+    """Keeps how many pictures went through at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def loss(self, latents: Tensor, *given: object) -> Tensor:
+        self.sizes.append(len(latents))
+        return super().loss(latents, *given)
 
 
 def shared_run(

@@ -16,7 +16,17 @@ import torch
 from process_group import free_port, together
 from process_works import FOUR, LOST
 from safetensors.torch import load_file
-from small_runs import QUICK, Exports, Stop, records, run, state, stop_at, timeless
+from small_runs import (
+    QUICK,
+    Exports,
+    Stop,
+    assert_same_end,
+    records,
+    run,
+    state,
+    stop_at,
+    timeless,
+)
 from tiny_denoiser import TinyDenoiser, tiny_set
 
 from nsync.batches import draw_batches, encode_set
@@ -101,6 +111,23 @@ def test_a_run_goes_on_with_another_number_of_processes(
     assert state(folder).step == 4
     run(folder, FOUR)
     assert_same_run(folder, alone[0])
+
+
+def test_with_the_same_number_it_goes_on_to_the_bit(tmp_path: Path) -> None:
+    folders = tmp_path / "whole", tmp_path / "parts"
+    for folder, settings in zip(folders, ([FOUR], [HALFWAY, FOUR]), strict=True):
+        folder.mkdir()
+        for one in settings:
+            assert together(2, works.train, folder, one) == [0, 0]
+    assert_same_end(*folders)
+
+
+def test_a_process_holds_no_more_at_once_than_its_share_of_a_batch(tmp_path: Path) -> None:
+    """Two passes of two pictures, by two processes: each makes two passes of one."""
+    settings = replace(QUICK, rule="plain", batch=2, accumulate=2, steps=1)
+    assert together(2, works.train, tmp_path, settings) == [0, 0]
+    told = [json.loads((tmp_path / f"told_{rank}.json").read_text()) for rank in (0, 1)]
+    assert [one["most"] for one in told] == [1, 1]
 
 
 @pytest.mark.parametrize("victim", [0, 1])
