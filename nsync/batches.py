@@ -11,6 +11,7 @@ from .branches import Batch
 from .denoiser import Denoiser
 from .draws import generator
 from .errors import InputError
+from .processes import ONE, Processes
 from .prompts import Prompts
 from .rules import denies_style, needs_anchor, needs_negative
 from .sets.labels import check_anchors, check_others
@@ -176,25 +177,31 @@ def denial(style_set: StyleSet, item: StyleItem) -> str:
     return style_set.prompt(item, f"not {style_set.token}")
 
 
-def draw_batches(encoded: EncodedSet, settings: TrainSettings, step: int) -> dict[str, Batch]:
+def draw_batches(
+    encoded: EncodedSet, settings: TrainSettings, step: int, processes: Processes = ONE
+) -> dict[str, Batch]:
     """The branches' batches of update `step` (0-based), from the seed alone.
+
+    Who is in a batch, and with which noise, does not depend on the processes; each draws its share.
 
     Positives come in a new order every epoch, each once. A negative is one that was painted for its
     positive, or any picture of another label; an anchor is any other positive of its positive's
     label. Only the branches that the rule needs are made.
     """
     count, size = len(encoded.names), settings.batch * settings.accumulate
-    rows = [_in_order(settings.seed, step * size + place, count) for place in range(size)]
-    batches = {"positive": _batch("positive", rows, encoded.positives, encoded, settings, step)}
+    rows = _in_order(settings.seed, step * size, size, count)
+    rest = encoded, settings, step, processes
+    batches = {"positive": _batch("positive", rows, encoded.positives, *rest)}
     if needs_negative(settings.rule):
-        pictures = {row: _negative(encoded, row, settings.seed, step) for row in rows}
-        batches["negative"] = _batch("negative", rows, pictures, encoded, settings, step)
+        mine = processes.mine(rows)
+        pictures = {row: _negative(encoded, row, settings.seed, step) for row in mine}
+        batches["negative"] = _batch("negative", rows, pictures, *rest)
     if needs_anchor(settings.rule):
         anchors = [
             _another(row, encoded.labels or [""] * count, settings.seed, step, place)
             for place, row in enumerate(rows)
         ]
-        batches["anchor"] = _batch("anchor", anchors, encoded.positives, encoded, settings, step)
+        batches["anchor"] = _batch("anchor", anchors, encoded.positives, *rest)
     return batches
 
 
@@ -205,12 +212,14 @@ def _batch(
     encoded: EncodedSet,
     settings: TrainSettings,
     step: int,
+    processes: Processes,
 ) -> Batch:
     noise_of = "positive" if branch == "negative" and settings.shared_noise else branch
     words_of = "positive" if branch == "negative" else branch  # dropped together or not at all
     texts = encoded.negative_texts if branch == "negative" else encoded.texts
     noise, times, prompts = [], [], []
-    for place, row in enumerate(rows):
+    mine = processes.mine(rows)
+    for place, row in processes.mine(list(enumerate(rows))):
         again = rows[:place].count(row)  # an item twice in a batch gets noise of its own
         drawn = generator(settings.seed, step, noise_of, encoded.names[row], again)
         times.append(draw_time(settings.times, drawn))
@@ -220,7 +229,7 @@ def _batch(
         prompts.append("" if dropped else texts[row])
     return Batch(
         names=tuple(encoded.names[row] for row in rows),
-        latents=tuple(pictures[row] for row in rows),
+        latents=tuple(pictures[row] for row in mine),
         prompts=tuple(prompts),
         noise=tuple(noise),
         times=torch.stack(times),
@@ -243,9 +252,12 @@ def draw_noise(shape: torch.Size, offset: float, drawn: torch.Generator) -> Tens
     return noise
 
 
-def _in_order(seed: int, place: int, count: int) -> int:
-    epoch, position = divmod(place, count)
-    return int(torch.randperm(count, generator=generator(seed, "order", epoch))[position])
+def _in_order(seed: int, start: int, size: int, count: int) -> list[int]:
+    """`size` rows from place `start` on, of epochs of `count` one after the other."""
+    epochs = range(start // count, (start + size - 1) // count + 1)
+    orders = [torch.randperm(count, generator=generator(seed, "order", e)) for e in epochs]
+    first = start - epochs.start * count
+    return torch.cat(orders)[first : first + size].tolist()
 
 
 def _negative(encoded: EncodedSet, row: int, seed: int, step: int) -> Tensor:

@@ -7,6 +7,7 @@ step's pictures, down to one picture of one branch; gradients add up over the pa
 """
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from .denoiser import Denoiser
 from .errors import InputError
 from .memory import OutOfMemoryError, free_memory, is_out_of_memory, release_memory
 from .overwritten import OverwrittenError
+from .processes import Processes
 from .prompts import Prompts, to
 from .settings import AUTO, FUSED, SEQUENTIAL, TrainSettings
 from .trained import Trained
@@ -62,11 +64,11 @@ def branch(weights: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one branch learns from in one step.
+    """What one branch learns from in one step: this process's share of it, all of it if alone.
 
     Attributes:
-        names: of the items, `n` of them; the same item may come twice.
-        latents: `n` tensors `[c, h, w]`; their sizes may differ (buckets).
+        names: of all its items, those of other processes too; the same item may come twice.
+        latents: of the share, `n` tensors `[c, h, w]`; their sizes may differ (buckets).
         prompts: `n` texts.
         noise: `n` tensors shaped like the latents.
         times: float32 `[n]`, 0..1.
@@ -82,7 +84,10 @@ class Batch:
 @dataclass(frozen=True)
 class BranchResult:
     """Losses `[n]` of a branch's items, and the gradient of their mean, one vector per kind of
-    weights (see `Trained.stores`)."""
+    weights (see `Trained.stores`).
+
+    Of a share of the items the gradients are its part in that of all: the shares add up to it.
+    """
 
     losses: Tensor
     gradients: list[Tensor]
@@ -99,6 +104,7 @@ class BranchPasses:
         prompts: gives the conditioning of the batches' prompts.
         stack: takes what has to be undone when the run ends.
         form: how an earlier part of this run did it (see `form`).
+        count: processes that share each batch.
     """
 
     def __init__(
@@ -109,8 +115,10 @@ class BranchPasses:
         prompts: Prompts,
         stack: ExitStack,
         form: Mapping[str, object] | None = None,
+        count: int = 1,
     ) -> None:
         self._settings, self._denoiser, self._trained = settings, denoiser, trained
+        self._at_once = math.ceil(settings.batch / count)
         self._prompts, self._stack = prompts, stack
         self._checkpointing = False
         self._saving = overwritten.watched
@@ -219,7 +227,7 @@ class BranchPasses:
                 key += [name] if self._branches == SEQUENTIAL else []
                 groups.setdefault(tuple(key), []).append((row, name))
         together = 1 if self._branches == SEQUENTIAL else len(batches)
-        most = min(self._most or len(batches) * 10**9, self._settings.batch * together)
+        most = min(self._most or len(batches) * 10**9, self._at_once * together)
         pieces = []
         for members in groups.values():
             members.sort(key=lambda member: member[0])  # the same rows of all branches together
@@ -274,6 +282,28 @@ class BranchPasses:
         if self._settings.precision == "bf16":
             return torch.amp.autocast(self._denoiser.device.type, torch.bfloat16)
         return nullcontext()
+
+
+def over_all(
+    processes: Processes, batches: Mapping[str, Batch], branches: Mapping[str, BranchResult]
+) -> dict[str, BranchResult]:
+    """The branches over the items of all processes, from their shares, in one exchange.
+
+    A rule is not linear, so it wants the gradients of the whole batch.
+
+    Raises:
+        ProcessLostError: another process has stopped.
+    """
+    parts: list[Tensor] = []
+    for name, branch in branches.items():
+        losses = branch.losses.new_zeros(len(batches[name].names))
+        losses[processes.share] = branch.losses
+        parts += [losses, *branch.gradients]
+    whole = iter(processes.summed(parts))
+    return {
+        name: BranchResult(next(whole), [next(whole) for _ in branch.gradients])
+        for name, branch in branches.items()
+    }
 
 
 def _gradients(total: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor]:

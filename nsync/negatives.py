@@ -16,6 +16,7 @@ from torch import Tensor
 from .denoiser import Denoiser, SamplerSettings
 from .draws import derive_seed, generator
 from .errors import InputError
+from .processes import ONE, Processes
 from .sets.negative_store import NegativeStore, Request
 from .style_set import StyleItem, StyleSet, check_template, too_long
 from .words import contains_word, standing_alone
@@ -110,6 +111,7 @@ def make_negatives(
     style_set: StyleSet,
     folder: Path,
     on_picture: Callable[[int, int], None] | None = None,
+    processes: Processes = ONE,
 ) -> StyleSet:
     """The same set with negatives, made by the denoiser where `folder` does not hold them yet.
 
@@ -117,30 +119,49 @@ def make_negatives(
         folder: gets the pictures (PNG) and `manifest.json`, which is written after every batch, so
             that an interrupted call is continued by the next.
         on_picture: called with (pictures there, pictures in all), first before any work and then
-            after each batch; what it raises ends the work.
+            after each batch; what it raises ends the work. Of several processes each counts what is
+            there and its own share.
+        processes: that make this call together, each a share of the pictures; they need to see one
+            and the same folder.
 
     Raises:
         InputError: as `plan`; or the manifest is damaged, a picture was changed, the disk is full.
+        ProcessLostError: another process has stopped; what was painted is there.
     """
     requests = plan(settings, denoiser, style_set)
-    store = NegativeStore(folder)
-    missing = [request for request in requests if not store.has(request)]
-    done = len(requests) - len(missing)
+    processes.check_same("negatives", " ".join(request.file for request in requests))
+    store = NegativeStore(folder, part=processes.count > 1)
+    # The lead looks at the folder; seen at another moment it may hold more.
+    there = processes.told([processes.is_lead and store.has(request) for request in requests])
+    missing = [request for request, is_there in zip(requests, there, strict=True) if not is_there]
+    mine, done = processes.mine(missing), len(requests) - len(missing)
     logger.info("Negatives: %d of %d are there in %s", done, len(requests), folder)
+    total = done + len(mine)
     if on_picture:
-        on_picture(done, len(requests))
-    for batch in _batches(missing):
+        on_picture(done, total)
+    for batch in _batches(mine):
         for request, pixels in zip(batch, _draw(settings, denoiser, style_set, batch), strict=True):
             store.add(request, pixels)
         store.save()
         done += len(batch)
         if on_picture:
-            on_picture(done, len(requests))
+            on_picture(done, total)
+    _put_together(folder, processes)
     files: dict[str, tuple[Path, ...]] = {}
     for request in requests:
         name = request.item.name
         files[name] = (*files.get(name, ()), folder / request.file)
     return style_set.with_negatives(files, denoiser.identity)
+
+
+def _put_together(folder: Path, processes: Processes) -> None:
+    """The parts of the manifest in one, once all processes have painted."""
+    if processes.count == 1:
+        return
+    processes.wait()
+    if processes.is_lead:
+        NegativeStore(folder).save()
+    processes.wait()
 
 
 def _facts(

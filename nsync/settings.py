@@ -40,7 +40,7 @@ class TrainSettings:
         weight: lambda of the rule `contrast`, 0 or more.
         steps: number of updates.
         learning_rate: of the LoRA, after warm-up.
-        batch: pictures per branch and pass; see `accumulate`.
+        batch: pictures per branch and pass, of all processes together; see `accumulate`.
         rank: of the LoRA.
         alpha: the LoRA is scaled by alpha / rank.
         layers: one of `nsync.layers.LAYER_CHOICES`.

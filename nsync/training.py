@@ -1,6 +1,7 @@
 """The training loop: one function, read from top to bottom."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -11,11 +12,13 @@ from torch import nn
 
 from . import __version__
 from .batches import check_set, draw_batches, encode_set
-from .branches import BranchPasses
+from .branches import BranchPasses, over_all
 from .denoiser import Denoiser
+from .errors import InputError
 from .learner import Learned, Learner, check_optimizer
 from .lora_file import LowRank
 from .optimizers import clip
+from .processes import ONE, Processes, check_device
 from .rules import refine_and_read
 from .runs.parts import Export, StepReport, TrainResult, Watch
 from .runs.readings import ItemLosses
@@ -41,6 +44,7 @@ def train(
     preview: Callable[[int], None] | None = None,
     watch: Watch[Learned] | None = None,
     ready: Callable[[], AbstractContextManager] = nullcontext,
+    processes: Processes = ONE,
 ) -> TrainResult:
     """Teach the model the style of the set; the model itself stays as it is.
 
@@ -61,13 +65,19 @@ def train(
         watch: scores the style at the start, every `score_every` steps and at the end, likewise;
             it may end the run before its last step.
         ready: a context in which the model can be trained, entered after the encoding.
+        processes: that make this call together, each with a share of every batch; they learn what
+            one alone would. The lead alone writes, tells and looks; without a watch. What is
+            returned in the others names no files.
 
     Raises:
         InputError: settings or set are not fit for training, or `folder` holds another run;
             nothing has been written.
         RunStoppedError: the numbers went bad; what was learned before is saved.
         OutOfMemoryError: not even the smallest pass fits; likewise.
+        ProcessLostError: another process has stopped; likewise.
     """
+    if not processes.is_lead:
+        export, on_step, on_item, preview = _no_files, None, None, None
     with ExitStack() as stack:
         # Everything that can be judged before the work is judged here.
         settings.check()
@@ -77,7 +87,10 @@ def train(
             stack.enter_context(standing_for(denoiser, style_set.token, vectors))
         check_set(settings, denoiser, style_set)
         check_layers(settings, denoiser, start)
-        run = Standing(folder, settings, run_config(settings, denoiser, style_set, start))
+        check_processes(settings, denoiser, processes, watch)
+        config = run_config(settings, denoiser, style_set, start)
+        run = Standing(folder, settings, config, writes=processes.is_lead)
+        processes.check_same("processes", json.dumps([config, run.begun]))
         if result := run.result():
             return result
 
@@ -94,7 +107,7 @@ def train(
         prompts = prompts or encoded.prompts(denoiser, settings)
         learner = Learner(settings, made, names)
         run.load(learner)
-        passes = BranchPasses(settings, denoiser, made, prompts, stack, run.form)
+        passes = BranchPasses(settings, denoiser, made, prompts, stack, run.form, processes.count)
         validation = Validation(settings, denoiser, prompts, encoded.held_out)
         if settings.compile:
             stack.enter_context(_compiled(denoiser.network))
@@ -107,7 +120,7 @@ def train(
             export,
             run.begun,
             lambda: passes.form,
-            validation or None,
+            validation if validation and processes.is_lead else None,
             on_step,
             preview,
             watch,
@@ -115,9 +128,9 @@ def train(
         session.look_at_the_start()
         with session.kept_if_stopped():
             for step in range(run.begun, settings.steps):
-                # A gradient per branch.
-                batches = draw_batches(encoded, settings, step)
-                branches = passes(batches)
+                # A gradient per branch, over the pictures of all processes.
+                batches = draw_batches(encoded, settings, step, processes)
+                branches = over_all(processes, batches, passes(batches))
 
                 # One update of them, clipped after the rule.
                 gradients = {
@@ -138,7 +151,29 @@ def train(
                 if session.after_step(step + 1):
                     break
             files = session.exported()
-    return session.finish(files)
+    result = session.finish(files)
+    processes.wait()  # or the others would go on before the lead has written
+    return result
+
+
+def check_processes(
+    settings: TrainSettings, denoiser: Denoiser, processes: Processes, watch: object = None
+) -> None:
+    """Raise `InputError` where so many processes cannot share a run."""
+    size = settings.batch * settings.accumulate
+    if processes.count > size:
+        wanted = f"{processes.count} pictures or more in an update, one for each process"
+        remedy = "`batch` is that of all processes together; raise it, or start fewer."
+        raise InputError("batch", wanted, f"{size}", remedy)
+    if processes.count > 1:
+        check_device(denoiser.device)
+        if watch is not None:
+            raise InputError("watch", "none, with several processes", "one")
+
+
+def _no_files(learned: Learned, made: int) -> dict[str, Path]:
+    """What a process exports that does not lead."""
+    return {}
 
 
 def check_runs(

@@ -18,6 +18,7 @@ from ..evaluation.request import Request, check
 from ..evaluation.result import PAPER, PARITIES, STANDARD
 from ..files import numbered
 from ..names import check_name
+from ..processes import ONE, Processes, check_device, joined
 from ..runs.judgements import Judgement, at_least, one_of
 from ..sets.folder import pictures_in
 from .compare import BASE, read_arms
@@ -149,10 +150,16 @@ FILE = "YAML file with the keys below; flags stand over it"
 DEFAULT = EvaluateFile()
 SHARES = ()
 LEARNS = True
+SHARED = True
 
 
 def run(asked: EvaluateFile, dry_run: bool = False) -> Outcome:
-    """Score, and write the report."""
+    """Score, and write the report; looked at by all processes that were started together."""
+    with joined() as processes:
+        return _run(asked, dry_run, processes)
+
+
+def _run(asked: EvaluateFile, dry_run: bool, processes: Processes) -> Outcome:
     arms = read_arms(asked.comparison) if asked.comparison else _given(asked)
     request = Request(
         references=pictures_of(asked.references, "references"),
@@ -164,19 +171,28 @@ def run(asked: EvaluateFile, dry_run: bool = False) -> Outcome:
         seed=asked.seed,
     )
     check(request)
+    check_device(device_of(asked.encoders.device))
     encoders = asked.encoders.load(asked.parity == PAPER)
     folder = numbered(asked.output / "nsync" / EVALUATIONS / check_name(asked.name))
     if dry_run:
         counts = ", ".join(f"{arm.name} {len(arm.pictures)}" for arm in arms)
         told = f"{len(request.references)} references; arms: {counts}; report to {folder}."
         return Outcome(f"{told}\nNothing was begun.")
-    return Outcome(scored(request, encoders, asked.output, folder))
+    return Outcome(scored(request, encoders, asked.output, folder, processes))
 
 
-def scored(request: Request, encoders: list[NetworkEncoder], output: Path, folder: Path) -> str:
-    """Evaluate and write the report; the verdict and where the report is."""
+def scored(
+    request: Request,
+    encoders: list[NetworkEncoder],
+    output: Path,
+    folder: Path,
+    processes: Processes = ONE,
+) -> str:
+    """Evaluate, and by the lead write the report; the verdict and where the report is."""
     with items("Looking at pictures") as on_item:
-        found = evaluate(request, encoders, output / "nsync" / "vectors", on_item)
+        found = evaluate(request, encoders, output / "nsync" / "vectors", on_item, processes)
+    if not processes.is_lead:
+        return ""
     write_report(folder, found, request.references, {a.name: a.pictures for a in request.arms})
     return f"{found.verdict}\nReport: {folder / 'report.html'}"
 

@@ -18,6 +18,7 @@ from types import ModuleType
 
 from .. import __version__
 from ..errors import InputError
+from ..launched import Launch, OneSidedError, launch
 
 DONE, STOPPED, BAD_INPUT, PAUSED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -64,13 +65,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = f"supcon-{_parser('nsync supcon', about, _SUPCON).parse_args(rest[:1]).command}"
         rest = rest[1:]
     module = importlib.import_module(f".{command.replace('-', '_')}", __package__)
+    here = Launch()
     try:
-        return _run(module, command.replace("supcon-", "supcon "), rest)
+        here = launch()
+        _check_alone(module, command, here)
+        return _run(module, command.replace("supcon-", "supcon "), rest, here)
     except InputError as error:
+        # All processes of a machine meet the same, and the first of them tells it. Where another
+        # ended with a code before that, the launcher would stop the first unheard.
+        if here.local_rank != 0 and not isinstance(error, OneSidedError):
+            return DONE
         print(f"nsync {command}: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from what is kept.", file=sys.stderr)
+        if here.is_lead:
+            print("Interrupted; the same command goes on from what is kept.", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -87,7 +96,13 @@ def _parser(name: str, about: str, commands: dict[str, str]) -> argparse.Argumen
     return parser
 
 
-def _run(module: ModuleType, command: str, given: Sequence[str]) -> int:
+def _check_alone(module: ModuleType, command: str, here: Launch) -> None:
+    if here.count > 1 and not getattr(module, "SHARED", False):
+        wanted = f"one process, since `nsync {command}` does not share its work"
+        raise InputError("WORLD_SIZE", wanted, str(here.count), "Start it without a launcher.")
+
+
+def _run(module: ModuleType, command: str, given: Sequence[str], here: Launch) -> int:
     parser, flags = _flags(module, command)
     given, unknown = _known(given, {"--help", "--dry-run", *(f"--{path}" for path in flags)})
     values = parser.parse_args(given)
@@ -99,12 +114,15 @@ def _run(module: ModuleType, command: str, given: Sequence[str]) -> int:
     given_flags = {path: value for path, value in vars(values).items() if path in flags}
     shared = [importlib.import_module(f".{name}", __package__).DEFAULT for name in module.SHARES]
     asked = read(module.DEFAULT, values.FILE, given_flags, unknown, shared)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    level = logging.WARNING if here.is_lead else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as a cluster stops a job
     try:
-        outcome = _outcome(module, asked, getattr(values, "dry_run", False))
+        outcome = _outcome(module, asked, getattr(values, "dry_run", False), here)
     finally:
         signal.signal(signal.SIGTERM, before)
+    if not outcome.text:
+        return outcome.code
     print(outcome.text, file=sys.stderr if outcome.code == STOPPED else sys.stdout)
     return outcome.code
 
@@ -126,16 +144,20 @@ def _known(given: Sequence[str], flags: set[str]) -> tuple[list[str], list[str]]
     return left, unknown
 
 
-def _outcome(module: ModuleType, asked: object, dry_run: bool) -> Outcome:
+def _outcome(module: ModuleType, asked: object, dry_run: bool, here: Launch) -> Outcome:
     if not module.LEARNS:
         return module.run(asked)
     from ..memory import OutOfMemoryError
-    from ..runs.log import RunStoppedError
+    from ..runs.log import DivergedError, NonFiniteError, RunStoppedError
 
     try:
-        return module.run(asked, dry_run)
+        outcome = module.run(asked, dry_run)
+    except (DivergedError, NonFiniteError) as error:  # seen by all processes at once
+        outcome = Outcome(str(error), STOPPED)
     except (RunStoppedError, OutOfMemoryError) as error:
         return Outcome(str(error), STOPPED)
+    # A launcher stops all processes where one of them ends with a code: the lead may be writing.
+    return outcome if here.is_lead else Outcome("")
 
 
 def _flags(module: ModuleType, command: str) -> tuple[argparse.ArgumentParser, set[str]]:

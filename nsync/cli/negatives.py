@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..negatives import NegativeSettings
+from ..processes import Processes, check_device, joined
 from . import plan
 from .main import Outcome
 from .models import load_denoiser
@@ -41,18 +42,25 @@ FILE = "YAML file with the keys below; flags stand over it"
 DEFAULT = NegativesFile()
 SHARES = ("train",)
 LEARNS = True
+SHARED = True
 
 
 def run(asked: NegativesFile, dry_run: bool = False) -> Outcome:
-    """Paint what is not there yet."""
+    """Paint what is not there yet; by all processes that were started together."""
+    with joined() as processes:
+        return _run(asked, dry_run, processes)
+
+
+def _run(asked: NegativesFile, dry_run: bool, processes: Processes) -> Outcome:
     folder = negatives_folder(asked.output, asked.negatives_name)
     style_set, report = read_pictures(asked.style_set)
     denoiser = load_denoiser(asked.model)
+    check_device(denoiser.device)
     lacking, count = missing(asked.negatives, denoiser, style_set, folder)
     if dry_run:
         told = f"{count} negatives in {folder}, {lacking} of them to be painted."
         return Outcome("\n".join([report, plan.of_model(denoiser), told, plan.room(folder)]))
-    painted(asked.negatives, denoiser, style_set, folder)
+    painted(asked.negatives, denoiser, style_set, folder, processes)
     return Outcome(f"{count} negatives in {folder}, {lacking} of them new.")
 
 

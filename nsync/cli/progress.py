@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from ..launched import launch
 from ..runs.log import POSITIVE
 from ..runs.parts import StepReport
 
@@ -19,7 +20,8 @@ def items(title: str, unit: str = "picture") -> Iterator[Callable[[int, int], No
 
         def report(done: int, total: int) -> None:
             if not bars:
-                bar = tqdm(desc=title, unit=unit, total=total, leave=False)
+                silent = not launch().is_lead
+                bar = tqdm(desc=title, unit=unit, total=total, leave=False, disable=silent)
                 bars.append(stack.enter_context(bar))
             bars[0].update(done - bars[0].n)
             if done >= total:
@@ -37,7 +39,8 @@ def steps(
     Args:
         headline: the log's name of the loss that is shown.
     """
-    with logging_redirect_tqdm(), tqdm(desc=title, unit="step", total=total) as bar:
+    options = {"desc": title, "unit": "step", "total": total, "disable": not launch().is_lead}
+    with logging_redirect_tqdm(), tqdm(**options) as bar:
 
         def report(told: StepReport) -> None:
             if not bar.n:

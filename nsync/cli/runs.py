@@ -14,6 +14,7 @@ from ..learner import Learned
 from ..lora_file import LowRank, match_layers, read_lora
 from ..names import check_name, export_title, one_word
 from ..pictures.images import png, to_picture
+from ..processes import ONE, Processes
 from ..runs.folder import RunFolder
 from ..runs.recipe import run_place, write_recipe
 from ..sets.labels import by_label
@@ -62,9 +63,10 @@ class HeadlessRun:
         done = RunFolder(self.folder).steps()
         return f"{done[-1] if done else 0} of {self.settings.steps} steps made"
 
-    def train(self, preview: Preview) -> TrainResult:
+    def train(self, preview: Preview, processes: Processes = ONE) -> TrainResult:
         """Train, with a bar; what was learned is saved at the end, or at a stop."""
-        write_recipe(self.folder, self.settings, self.style_set, {"model": dict(self.model)})
+        if processes.is_lead:
+            write_recipe(self.folder, self.settings, self.style_set, {"model": dict(self.model)})
         with items("Encoding") as on_item, steps(self.folder.name, self.settings.steps) as on_step:
             return train(
                 self.settings,
@@ -78,6 +80,7 @@ class HeadlessRun:
                 on_item=on_item,
                 preview=partial(self._preview, preview),
                 ready=partial(ready, self.settings, self.denoiser),
+                processes=processes,
             )
 
     def _preview(self, preview: Preview, done: int) -> None:

@@ -7,6 +7,7 @@ from ..errors import InputError
 from ..files import check_writable
 from ..names import check_name
 from ..negatives import NegativeSettings, make_negatives, plan
+from ..processes import ONE, Processes
 from ..sets.folder import read_folder
 from ..sets.listing import read_set
 from ..sets.negative_store import NegativeStore
@@ -44,7 +45,11 @@ def negatives_folder(output: Path, name: str) -> Path:
 
 
 def painted(
-    settings: NegativeSettings, denoiser: Denoiser, style_set: StyleSet, folder: Path
+    settings: NegativeSettings,
+    denoiser: Denoiser,
+    style_set: StyleSet,
+    folder: Path,
+    processes: Processes = ONE,
 ) -> StyleSet:
     """The set with its negatives, which are painted where they are not there yet.
 
@@ -54,7 +59,7 @@ def painted(
     if missing(settings, denoiser, style_set, folder)[0]:
         check_writable(folder)
     with items("Painting negatives") as on_picture:
-        return make_negatives(settings, denoiser, style_set, folder, on_picture)
+        return make_negatives(settings, denoiser, style_set, folder, on_picture, processes)
 
 
 def missing(

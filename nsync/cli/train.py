@@ -11,9 +11,11 @@ from pathlib import Path
 
 from ..negatives import NegativeSettings
 from ..presets import AS_SET, PRESETS, filled_in
+from ..processes import Processes, joined
 from ..runs.parts import TrainResult
 from ..settings import TrainSettings
 from ..style_set import StyleSet
+from ..training import check_processes
 from . import plan
 from .main import Outcome
 from .models import load_denoiser
@@ -88,13 +90,20 @@ FILE = "YAML file with the keys below, or a run's run.yaml; flags stand over it"
 DEFAULT = TrainFile()
 SHARES = ()
 LEARNS = True
+SHARED = True
 
 
 def run(asked: TrainFile, dry_run: bool = False) -> Outcome:
-    """Train, or say what it would take."""
+    """Train, or say what it would take; by all processes that were started together."""
+    with joined() as processes:
+        return _run(asked, dry_run, processes)
+
+
+def _run(asked: TrainFile, dry_run: bool, processes: Processes) -> Outcome:
     style_set, report = read_pictures(asked.style_set)
     denoiser = load_denoiser(asked.model)
     settings, told = asked.wanted, [report]
+    check_processes(settings, denoiser, processes)
     if settings.uses_painted and not style_set.has_negatives:
         folder = negatives_folder(asked.output, asked.negatives_name)
         lacking, count = missing(asked.negatives, denoiser, style_set, folder)
@@ -102,14 +111,15 @@ def run(asked: TrainFile, dry_run: bool = False) -> Outcome:
         if dry_run and lacking:
             style_set = _as_if_painted(style_set, denoiser.identity)
         else:
-            style_set = painted(asked.negatives, denoiser, style_set, folder)
+            style_set = painted(asked.negatives, denoiser, style_set, folder, processes)
     runs = prepare(asked, settings, denoiser, style_set)
+    processes.check_same("if_run_exists", " ".join(str(one.folder) for one in runs))
     if dry_run:
         told += [plan.of_model(denoiser)]
         told += [plan.of_training(settings, denoiser, style_set, runs[0].start)]
         told += [f"Run {one.folder}: {one.standing}." for one in runs]
         return Outcome("\n".join([*told, plan.room(asked.output), "Nothing was begun."]))
-    return _told([one.train(asked.preview) for one in runs], settings)
+    return _told([one.train(asked.preview, processes) for one in runs], settings)
 
 
 def _as_if_painted(style_set: StyleSet, base: str) -> StyleSet:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
+from ..processes import ONE, Processes
 from .arms import Arm
 from .encoders import Encoder
 from .measure import Measure
@@ -31,12 +32,15 @@ def evaluate(
     encoders: Sequence[Encoder],
     store: Path,
     on_item: Callable[[int, int], None] | None = None,
+    processes: Processes = ONE,
 ) -> Evaluation:
     """Judge the arms.
 
     Args:
         store: a folder in which the pictures' vectors are kept; see `nsync.evaluation.store`.
         on_item: called before each picture that is encoded, with (done, all); may raise to stop.
+        processes: that make this call together: each encodes a share of the pictures, and all find
+            the same.
 
     Raises:
         InputError: fewer than 2 references, references that are all the same, arms that do not
@@ -44,7 +48,7 @@ def evaluate(
     """
     check(request)
     roles = Roles.of(encoders, request.paper)
-    vectors = Vectors(store, on_item)
+    vectors = Vectors(store, on_item, processes)
     measure = Measure(request.references, request.base, roles, vectors, request.paper, request.seed)
     scores = [measure.scores(arm) for arm in request.ordered()]
     gaps = tuple(_gaps(request, measure))

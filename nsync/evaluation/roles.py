@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
+from ..processes import ONE, Processes
 from .encoders import ClipEncoder, Encoder, InceptionEncoder
 from .store import encode_stored
 
@@ -91,17 +92,24 @@ class Vectors:
     Args:
         folder: of the store.
         on_item: called before each picture with (done, all), as often as an encoder is asked.
+        processes: that share the encoding; all have to ask for the same.
     """
 
-    def __init__(self, folder: Path, on_item: Callable[[int, int], None] | None = None) -> None:
-        self._folder, self._on_item = folder, on_item
+    def __init__(
+        self,
+        folder: Path,
+        on_item: Callable[[int, int], None] | None = None,
+        processes: Processes = ONE,
+    ) -> None:
+        self._folder, self._on_item, self._processes = folder, on_item, processes
         self._found: dict[tuple[str, int], tuple[Sequence[Tensor], np.ndarray]] = {}
 
     def __call__(self, encoder: Encoder, pictures: Sequence[Tensor]) -> np.ndarray:
         """float64 `[n, width]`; the same sequence of pictures is looked up once."""
         key = (encoder.name, id(pictures))
         if key not in self._found:
-            found = encode_stored(encoder, pictures, self._folder, self._on_item)
+            given = self._folder, self._on_item, self._processes
+            found = encode_stored(encoder, pictures, *given)
             # With the pictures, so that no other sequence can come to have this id.
             self._found[key] = pictures, found.double().numpy()
         return self._found[key][1]

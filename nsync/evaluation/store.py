@@ -19,12 +19,14 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import atomic_path
-from .encoders import Encoder, OnItem
+from ..processes import ONE, Processes
+from .encoders import BATCH, Encoder, OnItem
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 64
-"""Pictures between two writings: what an interrupted run loses at most."""
+CHUNK = 2 * BATCH
+"""Pictures between two writings: what an interrupted run loses at most, and what processes share
+the pictures by."""
 
 
 def pixel_hash(picture: Tensor) -> str:
@@ -35,7 +37,11 @@ def pixel_hash(picture: Tensor) -> str:
 
 
 def encode_stored(
-    encoder: Encoder, pictures: Sequence[Tensor], folder: Path, on_item: OnItem | None = None
+    encoder: Encoder,
+    pictures: Sequence[Tensor],
+    folder: Path,
+    on_item: OnItem | None = None,
+    processes: Processes = ONE,
 ) -> Tensor:
     """`encoder.encode(pictures)`, but only for pictures whose vectors are not stored yet.
 
@@ -46,24 +52,57 @@ def encode_stored(
         encoder: see `Encoder`; its weights, preprocessing and precision are part of the key.
         pictures: uint8 `[3, h, w]`, any sizes; equal ones are encoded once.
         folder: of the whole store; made if missing.
-        on_item: called before each picture that is encoded, with (done, pictures to encode).
+        on_item: called before each picture that is encoded, with (done, pictures to encode); of
+            several processes each counts its own.
+        processes: that make this call together, on the same pictures, each encoding a share.
 
     Returns:
-        float32 `[n, width]` in main memory.
+        float32 `[n, width]` in main memory, the same bits whatever the number of processes.
+
+    Raises:
+        InputError, OutOfMemoryError: as `encoder.encode`.
+        ProcessLostError: another process has stopped.
     """
     place = Path(folder) / _key(encoder)
     names = [pixel_hash(picture) for picture in pictures]
-    known = _stored(place, encoder.width)
-    new = {name: one for name, one in zip(names, pictures, strict=True) if name not in known}
-    for start in range(0, len(new), CHUNK):
-        part = dict(list(new.items())[start : start + CHUNK])
-        report = _shifted(on_item, start, len(new))
-        vectors = encoder.encode(list(part.values()), report)
-        fresh = {name: row.clone() for name, row in zip(part, vectors, strict=True)}
-        known |= fresh
+    processes.check_same("pictures", " ".join([place.name, *names]))
+    if not names:
+        return torch.empty(0, encoder.width)
+    unique = dict(zip(names, pictures, strict=True))
+    known = _stored(place, encoder.width) if processes.is_lead else {}
+    is_new = processes.told([name not in known for name in unique])
+    new = [name for name, missing in zip(unique, is_new, strict=True) if missing]
+    found = {name: known[name] for name in unique if name in known}
+    found |= _encoded(encoder, {name: unique[name] for name in new}, place, on_item, processes)
+    # Each vector is one process's, and zero with the others: their sum is exact.
+    nothing = torch.zeros(encoder.width)
+    rows = torch.stack([found.get(name, nothing) for name in unique])
+    (rows,) = processes.summed([rows])
+    order = {name: row for row, name in enumerate(unique)}
+    return rows[[order[name] for name in names]]
+
+
+def _encoded(
+    encoder: Encoder,
+    pictures: dict[str, Tensor],
+    place: Path,
+    on_item: OnItem | None,
+    processes: Processes,
+) -> dict[str, Tensor]:
+    """Vectors of this process's share of the pictures, stored as they come.
+
+    The share is of whole chunks: in another batch a picture's vector may differ in its last bits.
+    """
+    names, found = list(pictures), {}
+    mine = processes.mine([names[at : at + CHUNK] for at in range(0, len(names), CHUNK)])
+    total = sum(map(len, mine))
+    for chunk in mine:
+        report = _shifted(on_item, len(found), total)
+        vectors = encoder.encode([pictures[name] for name in chunk], report)
+        fresh = {name: row.clone() for name, row in zip(chunk, vectors, strict=True)}
+        found |= fresh
         _write(place, fresh)
-    rows = [known[name] for name in names]
-    return torch.stack(rows) if rows else torch.empty(0, encoder.width)
+    return found
 
 
 def _key(encoder: Encoder) -> str:

@@ -46,10 +46,14 @@ class State:
 
 
 class RunFolder:
-    """The folder of one run."""
+    """The folder of one run.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        writes: False where another process of the run does it: then nothing here is changed.
+    """
+
+    def __init__(self, path: Path, writes: bool = True) -> None:
+        self.path, self._writes = path, writes
         self.log = path / "log.jsonl"
         self._states = path / "state"
 
@@ -112,10 +116,12 @@ class RunFolder:
         Raises:
             InputError: the place cannot be written.
         """
+        records = [record for record in self.records() if record["step"] <= step]
+        if not self._writes:
+            return records
         for folder in (self.path, self._states):
             remove_leftovers(folder)
         write_atomic(self.path / "config.json", json.dumps(config, indent=2) + "\n")
-        records = [record for record in self.records() if record["step"] <= step]
         write_atomic(self.log, "".join(json.dumps(record) + "\n" for record in records))
         (self.path / "result.json").unlink(missing_ok=True)
         # Left alone, a damaged state would count among the newest that are kept.
@@ -141,6 +147,8 @@ class RunFolder:
         Raises:
             InputError: the disk is full; the states before are still there.
         """
+        if not self._writes:
+            return
         told = {"step": state.step, "scalars": state.scalars, "form": state.form}
         data = save(state.tensors, metadata={_STATE: json.dumps(told)})
         write_atomic(self._file(state.step), data)
@@ -153,6 +161,8 @@ class RunFolder:
         Args:
             of: the updates that were asked for, if the run is over with these; 0 at a pause.
         """
+        if not self._writes:
+            return
         names = {kind: str(file) for kind, file in files.items()}
         told = {"step": step, "of": of, "files": names}
         write_atomic(self.path / "result.json", json.dumps(told, indent=2) + "\n")

@@ -41,7 +41,7 @@ class RunLog:
     """`log.jsonl`, one JSON object per step, and the watch over what it says.
 
     Args:
-        path: the file; it is appended to.
+        path: the file; it is appended to. None where another process of the run does it.
         records: what it holds already.
         headline: the name of the loss that stands for a step; every step's record has it.
         watched: whether a headline loss that explodes ends the run. That of a GAN tells how two
@@ -54,7 +54,7 @@ class RunLog:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         records: Sequence[Mapping[str, float]] = (),
         *,
         headline: str = POSITIVE,
@@ -102,6 +102,8 @@ class RunLog:
         Raises:
             InputError: the disk is full.
         """
+        if self._path is None:
+            return
         with self._opened() as file:
             os.fsync(file.fileno())
 
@@ -123,6 +125,8 @@ class RunLog:
         return self._watch.see(loss) if self._watch else ""
 
     def _write(self, record: Mapping[str, object]) -> None:
+        if self._path is None:
+            return
         bad = {k for k, v in record.items() if isinstance(v, float) and not math.isfinite(v)}
         record = {name: None if name in bad else value for name, value in record.items()}
         with self._opened() as file:

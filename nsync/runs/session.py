@@ -15,6 +15,7 @@ from .folder import RunFolder, State
 from .log import DivergedError, RunLog, RunStoppedError
 from .parts import Export, L, Learns, Pace, StepReport, TrainResult, Watch
 from .readings import Readings
+from .signals import held_back
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ class Session(Generic[L]):
             yield
         except BaseException as error:
             told = f"Stopped after {self.done} steps"
-            saved = self._rescued(error)
+            with held_back():
+                saved = self._rescued(error)
             logger.warning("%s (%s); what was learned: %s", told, type(error).__name__, saved)
             if isinstance(error, RunStoppedError):
                 weights = "weights" if isinstance(error, DivergedError) else "last good weights"
@@ -184,7 +186,8 @@ class Session(Generic[L]):
             logger.warning("The state could not be saved", exc_info=True)
         try:
             files = self.export(self.learner.learned(), self.done)
-            return f"saved as {', '.join(map(str, files.values()))}"
+            names = ", ".join(map(str, files.values()))
+            return f"saved as {names}" if files else "left to process 0"
         except Exception as failure:
             return f"it could not be saved: {failure}"
 

@@ -48,6 +48,7 @@ class Standing:
         config: what the run is made of, as JSON values: `settings`; what else tells one run from
             another, see the tables above; `kind`, where it teaches anything but a style.
         headline, watched: see `RunLog`.
+        writes: False where another process of the run does it.
 
     Attributes:
         run: the folder.
@@ -67,8 +68,9 @@ class Standing:
         *,
         headline: str = POSITIVE,
         watched: bool = True,
+        writes: bool = True,
     ) -> None:
-        self.run = RunFolder(folder)
+        self.run, self._writes = RunFolder(folder, writes), writes
         self._settings, self._config = settings, config
         self._log_options = {"headline": headline, "watched": watched}
         self._state = self.run.latest()
@@ -99,7 +101,7 @@ class Standing:
         logger.info("Going on after step %d of %d", self.begun, self._settings.steps)
 
     def _log(self, records: list[dict]) -> RunLog:
-        return RunLog(self.run.log, records, **self._log_options)
+        return RunLog(self.run.log if self._writes else None, records, **self._log_options)
 
 
 def check_same_run(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..files import write_atomic
 from ..pictures.images import png, to_picture
 from ..style_set import StyleItem
 
-MANIFEST = "manifest.json"
+MANIFEST, PARTS = "manifest.json", "manifest.*.json"
 FORMAT = 1
 
 
@@ -46,11 +47,24 @@ class Request:
 
 
 class NegativeStore:
-    """The folder of a negative set and its manifest."""
+    """The folder of a negative set and its manifest.
 
-    def __init__(self, folder: Path) -> None:
+    Where several processes paint, each lists its pictures in a part of the manifest under a name of
+    its own, so that none can spoil another's. Whoever reads reads the parts as well, also those of
+    killed processes; whoever writes the whole manifest puts them into it, and takes them away.
+
+    Args:
+        part: whether `save` writes a part, of what this object has added.
+    """
+
+    def __init__(self, folder: Path, part: bool = False) -> None:
         self._folder = folder
-        self.pictures = self._load()
+        self._parts = sorted(folder.glob(PARTS))
+        self._name = f"manifest.{uuid.uuid4().hex[:8]}.json" if part else MANIFEST
+        self.pictures = self._load(folder / MANIFEST)
+        for path in self._parts:
+            self.pictures |= self._load(path)
+        self._listed = {} if part else self.pictures
 
     def has(self, request: Request) -> bool:
         """Whether the picture is there, whole."""
@@ -77,7 +91,7 @@ class NegativeStore:
             )
         data = png(to_picture(pixels))
         write_atomic(self._folder / request.file, data)
-        self.pictures[request.file] = {
+        self._listed[request.file] = {
             "item": request.item.name,
             "index": request.index,
             **request.facts,
@@ -85,14 +99,14 @@ class NegativeStore:
         }
 
     def save(self) -> None:
-        """Write the manifest."""
-        manifest = {"format": FORMAT, "pictures": self.pictures}
-        write_atomic(self._folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
+        """Write the manifest, or the part."""
+        manifest = {"format": FORMAT, "pictures": self._listed}
+        write_atomic(self._folder / self._name, json.dumps(manifest, indent=1, ensure_ascii=False))
+        if self._name == MANIFEST:
+            for path in self._parts:
+                path.unlink(missing_ok=True)
 
-    def _load(self) -> dict[str, dict[str, object]]:
-        path = self._folder / MANIFEST
-        if not path.exists():
-            return {}
+    def _load(self, path: Path) -> dict[str, dict[str, object]]:
         try:
             manifest = json.loads(path.read_text("utf-8"))
             if manifest["format"] != FORMAT:
@@ -100,9 +114,11 @@ class NegativeStore:
             pictures = dict(manifest["pictures"])
             for entry in pictures.values():
                 _ = entry["sha256"]
+        except FileNotFoundError:  # nothing painted yet; or put into the whole meanwhile
+            return {}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                MANIFEST,
+                path.name,
                 f"a manifest of format {FORMAT} in {self._folder}",
                 f"one that cannot be read ({type(error).__name__}: {error})",
                 "Choose another name, or delete that folder to have all negatives made again.",
