@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch.distributed import TCPStore
 
 HERE = Path(__file__).resolve().parent
 LOADED = ["process_group", "process_works"]
@@ -31,7 +32,8 @@ def together(
     Minus the signal where one was killed.
 
     Args:
-        port: where they meet; a free one by itself.
+        port: where they meet, held by none of them; by itself a free one, and a store that is held
+            here, as a launcher holds it.
         come: how many of them are there at all.
     """
     context = multiprocessing.get_context("forkserver")
@@ -40,6 +42,10 @@ def together(
     os.environ["PYTHONPATH"] = os.pathsep.join(here)  # 3.11 does not tell the server sys.path
     told = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
     told["MASTER_PORT"] = str(port or free_port())
+    store = None
+    if not port:
+        told["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+        store = TCPStore("127.0.0.1", int(told["MASTER_PORT"]), None, True, wait_for_workers=False)
     members = [
         context.Process(target=_member, args=({**told, "RANK": str(rank)}, work, given))
         for rank in range(count if come is None else come)
@@ -50,6 +56,7 @@ def together(
         for member in members:
             member.join(100)
     finally:
+        del store
         os.environ["PYTHONPATH"] = here[-1]
         for member in members:
             if member.is_alive():

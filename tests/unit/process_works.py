@@ -1,7 +1,6 @@
 """What the processes of a group do in tests; see `process_group.together`."""
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -171,7 +170,6 @@ def meet_bad_input(folder: Path, who: Sequence[int]) -> int:
         except OneSidedError:
             return 3
         except InputError:
-            time.sleep(1)  # the store is still there, as it is where the launcher holds it
             return 2
         except ProcessLostError:
             return LOST
