@@ -1,8 +1,8 @@
 """One training run as the host sees it: where its files go, what is checked, what is shown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import comfyui_version
@@ -103,8 +103,6 @@ class TrainingRun:
         self, progress: TrainingProgress, previews: Previews, watch: StyleWatch | None = None
     ) -> TrainResult:
         """Train, showing every step; what was learned is saved at the end, or at a stop."""
-        write_recipe(self.folder, self.settings, self.style_set)
-        dtype, text = _DTYPES[self.settings.precision], self.settings.trains_text
         return train(
             self.settings,
             self.denoiser,
@@ -117,8 +115,16 @@ class TrainingRun:
             on_item=on_picture(),
             preview=previews,
             watch=watch,
-            ready=partial(self.denoiser.trainable, dtype, text),
+            ready=self._ready,
         )
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        """The model can be trained; the run has begun, and can be gone on with by its recipe."""
+        write_recipe(self.folder, self.settings, self.style_set)
+        dtype, text = _DTYPES[self.settings.precision], self.settings.trains_text
+        with self.denoiser.trainable(dtype, text):
+            yield
 
     def previews_of(
         self, prompt: str, sampler: SamplerSettings, progress: TrainingProgress

@@ -1,6 +1,7 @@
 """Runs without the graph: what is checked before one, and where its files go."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -65,8 +66,6 @@ class HeadlessRun:
 
     def train(self, preview: Preview, processes: Processes = ONE) -> TrainResult:
         """Train, with a bar; what was learned is saved at the end, or at a stop."""
-        if processes.is_lead:
-            write_recipe(self.folder, self.settings, self.style_set, {"model": dict(self.model)})
         with items("Encoding") as on_item, steps(self.folder.name, self.settings.steps) as on_step:
             return train(
                 self.settings,
@@ -79,9 +78,17 @@ class HeadlessRun:
                 on_step=on_step,
                 on_item=on_item,
                 preview=partial(self._preview, preview),
-                ready=partial(ready, self.settings, self.denoiser),
+                ready=partial(self._ready, processes.is_lead),
                 processes=processes,
             )
+
+    @contextmanager
+    def _ready(self, leads: bool) -> Iterator[None]:
+        """The model can be trained; the run has begun, and can be gone on with by its recipe."""
+        if leads:
+            write_recipe(self.folder, self.settings, self.style_set, {"model": dict(self.model)})
+        with ready(self.settings, self.denoiser):
+            yield
 
     def _preview(self, preview: Preview, done: int) -> None:
         first = self.style_set.items[0]

@@ -206,4 +206,5 @@ def test_a_full_disk_loses_nothing(found):
     error, written = found["full"]
     assert "`output`: expected room and permission to write" in error
     assert "step_00000001.safetensors" in error
-    assert {Path(path).name for path in written} == {"config.json", "log.jsonl"}
+    told = {"config.json", "log.jsonl", "run.yaml", "set.json"}
+    assert {Path(path).name for path in written} == told
