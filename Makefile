@@ -27,7 +27,7 @@ setup: ## fetch what the tests need (they do it themselves as well)
 
 # Two processes of one thread each: most of the time goes into starting ComfyUI, and into small tensors.
 test: setup ## every test but the slow ones: library, host, browser
-	@OMP_NUM_THREADS=1 $(TEST_PYTHON) -m pytest -n 2 --dist loadgroup --hosts $(HOSTS) -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 $(TEST_PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --hosts $(HOSTS) -m "not slow" $(ARGS)
 
 test-slow: setup ## the slow ones: real checkpoints, full size
 	@$(TEST_PYTHON) -m pytest --hosts $(HOSTS) -m slow $(ARGS)

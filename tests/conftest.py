@@ -33,20 +33,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("installation", names, indirect=True, scope="session")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests stay together where several processes share them (`pytest -n 2`).
-
-    Those of one ComfyUI share its base folder and its server, those of a file their fixtures.
-    """
-    for item in items:
-        given = item.callspec.params if hasattr(item, "callspec") else {}
-        group = given.get("installation", item.path.name)
-        if "browser" in item.path.parts:
-            group = "browser"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def installation(request: pytest.FixtureRequest) -> Installation:
     """The ComfyUI to test against; a missing one is a failure, never a skip."""
