@@ -46,7 +46,7 @@ def _bad_requests(host, graphs):
     long["5"] = {"class_type": "StringConcatenate", "inputs": words}
     long["2"]["inputs"]["captions"] = ["5", 0]
     paints = {"4": graphs.node("LoadT2IGAN", file="usual_gan.safetensors")}
-    (host.base / "models" / "clip_vision" / "broken").mkdir()
+    (host.base / "models" / "clip_vision" / "broken").mkdir(parents=True)
     (host.base / "models" / "clip_vision" / "broken" / "config.json").write_text("{}")
     return {
         "no labels": bare,
