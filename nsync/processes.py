@@ -15,7 +15,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.rendezvous import rendezvous
 
 from .errors import InputError
 from .launched import Launch, OneSidedError, launch
@@ -175,7 +174,7 @@ def check_device(device: torch.device) -> None:
         raise InputError("model.device", wanted, str(torch.cuda.device_count()), remedy)
 
 
-def _is_one_sided(store: dist.Store, here: Launch) -> bool:
+def _is_one_sided(store: "dist.Store", here: Launch) -> bool:
     if here.local_rank == 0:
         store.set(f"bad input {here.rank}", "")
         return False
@@ -188,7 +187,12 @@ def _is_one_sided(store: dist.Store, here: Launch) -> bool:
     return False
 
 
-def _meet(here: Launch) -> dist.Store:
+def _meet(here: Launch) -> "dist.Store":
+    if not dist.is_available():
+        remedy = "Start it without a launcher, or install another build of torch."
+        raise InputError("WORLD_SIZE", "a torch with torch.distributed", "one without", remedy)
+    from torch.distributed.rendezvous import rendezvous  # which only such a torch has
+
     # Both, since a model may be on the CPU of a machine with GPUs.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     address = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"

@@ -1,6 +1,9 @@
 """What the processes of a group do in tests; see `process_group.together`."""
 
+import importlib
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,7 +11,9 @@ from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import torch
+import torch.distributed as dist
 from process_group import die
 from safetensors.torch import save_file
 from small_runs import EVERYTHING, QUICK, run
@@ -19,6 +24,7 @@ from test_negatives import pictures as positives
 from tiny_denoiser import TinyDenoiser, tiny_set
 from torch import Tensor
 
+from nsync import processes as processes_module
 from nsync import training
 from nsync.errors import InputError
 from nsync.evaluation.store import encode_stored
@@ -174,6 +180,21 @@ def meet_bad_input(folder: Path, who: Sequence[int]) -> int:
         except ProcessLostError:
             return LOST
     return 0
+
+
+def without_distributed() -> None:
+    """Alone with a torch that was built without it, as there are for some GPUs."""
+    for name in ("Store", "DistStoreError", "all_reduce", "broadcast", "init_process_group"):
+        delattr(dist, name)
+    sys.modules["torch.distributed.rendezvous"] = None
+    importlib.reload(processes_module)
+    with processes_module.joined() as processes:
+        processes.summed([torch.ones(1)])
+        processes.wait()
+    os.environ["WORLD_SIZE"] = "2"
+    dist.is_available = lambda: False
+    with pytest.raises(InputError, match=r"a torch with torch\.distributed"):
+        processes_module.joined().__enter__()
 
 
 def meet(folder: Path) -> int:

@@ -281,6 +281,10 @@ def test_vectors_of_several_processes_are_those_of_one(tmp_path: Path) -> None:
     assert encoder.seen == 0
 
 
+def test_a_torch_without_distributed_is_enough_for_one() -> None:
+    assert together(1, works.without_distributed) == [0]
+
+
 def test_one_process_needs_no_group() -> None:
     parts = [torch.ones(2), torch.zeros(1)]
     assert all(one is other for one, other in zip(ONE.summed(parts), parts, strict=True))
