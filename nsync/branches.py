@@ -295,14 +295,14 @@ def over_all(
         ProcessLostError: another process has stopped.
     """
     parts: list[Tensor] = []
-    for name, branch in branches.items():
-        losses = branch.losses.new_zeros(len(batches[name].names))
-        losses[processes.share] = branch.losses
-        parts += [losses, *branch.gradients]
+    for name, found in branches.items():
+        losses = found.losses.new_zeros(len(batches[name].names))
+        losses[processes.share] = found.losses
+        parts += [losses, *found.gradients]
     whole = iter(processes.summed(parts))
     return {
-        name: BranchResult(next(whole), [next(whole) for _ in branch.gradients])
-        for name, branch in branches.items()
+        name: BranchResult(next(whole), [next(whole) for _ in found.gradients])
+        for name, found in branches.items()
     }
 
 

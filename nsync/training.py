@@ -13,6 +13,7 @@ from torch import nn
 from . import __version__
 from .batches import check_set, draw_batches, encode_set
 from .branches import BranchPasses, over_all
+from .checkpoint import check_names, check_room
 from .denoiser import Denoiser
 from .errors import InputError
 from .learner import Learned, Learner, check_optimizer
@@ -26,7 +27,14 @@ from .runs.session import Session
 from .runs.standing import Standing
 from .settings import TrainSettings
 from .style_set import StyleSet
-from .trained import check_layers, first_vectors, standing_for, trained
+from .trained import (
+    check_layers,
+    chosen_layers,
+    first_vectors,
+    standing_for,
+    trained,
+    trained_count,
+)
 from .validation import Validation
 
 
@@ -197,6 +205,35 @@ def check_runs(
                 stack.enter_context(standing_for(denoiser, style_set.token, vectors))
             check_set(settings, denoiser, style_set)
         Standing(folder, settings, run_config(settings, denoiser, style_set, start))
+
+
+def check_runs_whole(
+    settings: TrainSettings,
+    denoiser: Denoiser,
+    sets: Mapping[Path, StyleSet],
+    names: Mapping[str, str],
+    loras: Path,
+    start: Mapping[str, LowRank] | None = None,
+) -> None:
+    """Everything that a door to training has to refuse before any work: see `check_runs`, and the
+    layers, what their files call them, and the room on the disks.
+
+    Args:
+        sets: at least one.
+        names: what a LoRA file calls the layers.
+        loras: the folder that takes what is learned.
+
+    Raises:
+        InputError: as `train`; a layer without a name, a full disk.
+    """
+    check_layers(settings, denoiser, start)
+    if settings.trains_lora:
+        check_names(start or chosen_layers(settings, denoiser), names)
+    check_runs(settings, denoiser, sets, start)
+    weights = trained_count(settings, denoiser, start) * len(sets)
+    check_room(loras, weights, 2)
+    # A state holds the weights, two moments and perhaps an average of them.
+    check_room(next(iter(sets)), weights, 4 * (settings.keep_last + 1))
 
 
 def run_config(

@@ -12,7 +12,7 @@ from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 
-from ...nsync.checkpoint import check_names, check_room, export_learned
+from ...nsync.checkpoint import export_learned
 from ...nsync.denoiser import SamplerSettings
 from ...nsync.errors import InputError
 from ...nsync.evaluation.watch import StyleWatch
@@ -26,12 +26,9 @@ from ...nsync.style_set import StyleSet
 from ...nsync.trained import (
     EMBEDDING,
     LORA,
-    check_layers,
-    chosen_layers,
     every_layer,
-    trained_count,
 )
-from ...nsync.training import TrainResult, check_runs, run_config, train
+from ...nsync.training import TrainResult, check_runs_whole, run_config, train
 from ..evaluation.evaluator import set_pictures, vector_store
 from ..evaluation.watch import WatchRequest
 from ..folders import ANEW, CONTINUE, run_folder
@@ -86,14 +83,7 @@ class TrainingRun:
         denoiser = HostDenoiser(*sockets)
         names = lora_names(sockets[0]) | text_lora_names(sockets[1])
         start = _start(start_from, settings, denoiser, sockets)
-        check_layers(settings, denoiser, start)
-        if settings.trains_lora:
-            check_names(start or chosen_layers(settings, denoiser), names)
-        check_runs(settings, denoiser, folders, start)
-        weights = trained_count(settings, denoiser, start) * len(folders)
-        check_room(lora_folder(), weights, 2)
-        # A state holds the weights, two moments and perhaps an average of them.
-        check_room(next(iter(folders)), weights, 4 * (settings.keep_last + 1))
+        check_runs_whole(settings, denoiser, folders, names, lora_folder(), start)
         return [
             cls(denoiser, style_set, settings, folder, names, start)
             for folder, style_set in folders.items()

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checkpoint import check_names, check_room, export_learned
+from ..checkpoint import export_learned
 from ..denoiser import SamplerSettings
 from ..errors import InputError
 from ..files import numbered, write_atomic
@@ -21,8 +21,8 @@ from ..runs.recipe import run_place, write_recipe
 from ..sets.labels import by_label
 from ..settings import TrainSettings
 from ..style_set import StyleSet
-from ..trained import EMBEDDING, LORA, check_layers, chosen_layers, every_layer, trained_count
-from ..training import TrainResult, check_runs, run_config, train
+from ..trained import EMBEDDING, LORA, every_layer
+from ..training import TrainResult, check_runs_whole, run_config, train
 from .main import PAUSED, Outcome
 from .progress import items, steps
 from .ready import ready
@@ -122,16 +122,9 @@ def prepare(
     """
     folders, names = _folders(asked, settings, style_set), denoiser.lora_names
     start = _start(asked.start_from, settings, denoiser)
-    check_layers(settings, denoiser, start)
-    if settings.trains_lora:
-        check_names(start or chosen_layers(settings, denoiser), names)
-    check_runs(settings, denoiser, folders, start)
     loras = asked.output / "loras"
     embeddings = asked.embeddings or asked.output / "embeddings"
-    weights = trained_count(settings, denoiser, start) * len(folders)
-    check_room(loras, weights, 2)
-    # A state holds the weights, two moments and perhaps an average of them.
-    check_room(next(iter(folders)), weights, 4 * (settings.keep_last + 1))
+    check_runs_whole(settings, denoiser, folders, names, loras, start)
     model = {"path": str(asked.model.path)}
     if asked.model.config:
         model["config"] = str(asked.model.config)
