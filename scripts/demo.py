@@ -90,7 +90,8 @@ def demo(installation: Installation, setup_minutes: float) -> None:
         if not outcome.ok:
             raise DemoFailed(f"{outcome.node_type} failed: {outcome.error}")
         result = demo_report.Result.read(prompt, outcome.outputs, output)
-        pictures = demo_report.draw(server, prompt, result)
+        arms = {"base": None, **result.loras}
+        pictures = demo_report.draw(server, prompt, result.prompts(), arms, "demo")
     summary = demo_report.write(folder, pictures, result)
     summary["minutes"] = round((time.monotonic() - started) / 60, 2)
     summary["setup_minutes"] = setup_minutes

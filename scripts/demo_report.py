@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ PICTURES = 64
 ROWS = 6
 SCENE_SEED, FIRST_NOISE = 20_000, 1_000
 SCALE, GAP, HEAD, SIDE = 2, 8, 30, 250
-ARMS = ("base", "plain", "nsync")
 TRAINER, GENERATOR = "NSYNC_ContrastiveLoRATrainer", "NSYNC_NegativeSetGenerator"
 
 
@@ -90,21 +89,33 @@ class Result:
         return [self.template.format(caption=s.caption(), **words) for s in self.scenes()]
 
 
-def draw(server: ComfyServer, prompt: Json, result: Result) -> dict[str, Tensor]:
-    """64 pictures per arm in the host, through the saved files: `[64, 3, 64, 64]` in 0..1."""
+def draw(
+    server: ComfyServer,
+    prompt: Json,
+    prompts: Sequence[str],
+    loras: Mapping[str, str | None],
+    folder: str,
+) -> dict[str, Tensor]:
+    """A picture per prompt in the host, through each saved file: `[n, 3, 64, 64]` in 0..1 by arm.
+
+    Args:
+        prompt: the quickstart's, whose first KSampler is drawn with.
+        prompts: each has a noise of its own, the same for all arms.
+        loras: names as Load LoRA lists them, by arm; None draws by the base.
+        folder: under ComfyUI's output.
+    """
     sampling = _only(prompt, "KSampler")["inputs"]
     sampling = {k: v for k, v in sampling.items() if not isinstance(v, list)}
     pictures = {}
-    for arm in ARMS:
+    for arm, lora in loras.items():
         started = time.monotonic()
-        graph = _arm(result.prompts(), sampling, result.loras.get(arm), f"demo/{arm}")
-        outcome = server.run(graph, timeout=1800)
+        outcome = server.run(_arm(prompts, sampling, lora, f"{folder}/{arm}"), timeout=1800)
         if not outcome.ok:
             raise RuntimeError(f"drawing {arm}: {outcome.error}")
-        shown = [outcome.outputs[f"save{i}"]["images"][0] for i in range(PICTURES)]
+        shown = [outcome.outputs[f"save{i}"]["images"][0] for i in range(len(prompts))]
         pictures[arm] = torch.stack([_tensor(server.image(entry)) for entry in shown])
         took = time.monotonic() - started
-        print(f"drew {PICTURES} pictures, {arm}, in {took:.0f} s", flush=True)
+        print(f"drew {len(prompts)} pictures, {arm}, in {took:.0f} s", flush=True)
     return pictures
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from typing import NamedTuple
 
 from nsync import __version__
@@ -131,26 +132,20 @@ class Study:
         used = [arm_of(use, phase) for use in self.contrasts for phase in self.phases]
         return {arm.name: arm for arm in (BASELINE, *used)}
 
-    def worlds(self) -> Iterator[World]:
-        """Of each seed."""
-        for labels in self.labels:
-            for objects in self.objects:
-                yield World(labels, objects)
-
     def blocks(self) -> Iterator[list[Cell]]:
-        """All cells, of one world and seed at a time, in the order in which they are run.
+        """All cells, of one world, seed and arm at a time, in the order in which they are run.
 
-        The first contrast comes first, with the baseline and real pictures, in all worlds and
-        seeds; then the next. Whoever stops has whole comparisons of the first ones.
+        Worlds of one object come before those of several. In them the first contrast comes first,
+        by its phases, with the baseline and real pictures, for all labels and seeds; then the next.
+        Whoever stops has whole comparisons of the first ones.
         """
-        arms = {use: [arm_of(use, phase).name for phase in self.phases] for use in self.contrasts}
-        for place, names in enumerate(arms.values()):
-            for seed in self.seeds:
-                for world in self.worlds():
-                    first = [] if place else [Cell(REAL, REAL, *world, seed)]
-                    wanted = names if place else [BASELINE.name, *names]
-                    cells = [Cell(f, arm, *world, seed) for f in self.families for arm in wanted]
-                    yield [*first, *cells]
+        arms = [arm for arm in self.arms if arm != BASELINE.name]
+        for objects, (place, arm) in product(self.objects, enumerate(arms)):
+            for seed, labels in product(self.seeds, self.labels):
+                first = [] if place else [Cell(REAL, REAL, labels, objects, seed)]
+                wanted = [arm] if place else [BASELINE.name, arm]
+                told = product(self.families, wanted)
+                yield [*first, *(Cell(*each, labels, objects, seed) for each in told)]
 
     def cells(self) -> Iterator[Cell]:
         """All cells in this order."""

@@ -4,9 +4,10 @@ The pictures go to a folder for each arm, a labelled grid beside them; `nsync ev
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from ..adapters import adapters
 from ..denoiser import SamplerSettings
-from ..errors import InputError
+from ..errors import InputError, told_as
 from ..evaluation.arms import Arm, check_arms
 from ..evaluation.drawing import Comparison, arm_of
 from ..evaluation.grid import grid
@@ -32,7 +33,7 @@ from .main import Outcome
 from .models import load_denoiser
 from .progress import items
 from .runs import load_lora
-from .sections import Model
+from .sections import Model, a_name, a_place, files
 
 if TYPE_CHECKING:
     from ..pipelines.denoiser import DiffusersDenoiser
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 BASE, LISTING = "base", "comparison.json"
 COMPARISONS = "comparisons"
 _KINDS = "pictures", "plain"
+Learned = Callable[[], AbstractContextManager[None]]
+"""For the block the model has a LoRA, or a word stands for an embedding."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,10 @@ class CompareFile:
     model: Model = field(default_factory=Model)
     drawing: Drawing = field(default_factory=Drawing)
 
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with it as a whole: (key, what)."""
-        for key in ("loras", "embeddings"):
-            for file in getattr(self, key):
-                if not file.is_file():
-                    yield key, f"expected files that are there; got {file}"
+    def judgements(self) -> list[Judgement]:
+        """The rules of single keys."""
+        loras, embeddings = files(self, "loras"), files(self, "embeddings")
+        return [a_name(self, "name"), a_place(self, "output"), loras, embeddings]
 
 
 FILE = "YAML file with the keys below; flags stand over it"
@@ -123,55 +124,52 @@ def run(asked: CompareFile, dry_run: bool = False) -> Outcome:
     folder = numbered(asked.output / "nsync" / COMPARISONS / check_name(asked.name))
     comparison = asked.drawing.comparison()
     denoiser = load_denoiser(asked.model)
-    files = {"lora": asked.loras, "embedding": asked.embeddings}
+    learned = read_learned(denoiser, comparison.token, asked.loras, asked.embeddings)
     if dry_run:
-        for kind, each in files.items():
-            for file in each:
-                load_lora(file, denoiser) if kind == "lora" else read_embedding(file, denoiser)
-        arms = 1 + len(asked.loras) + len(asked.embeddings)
-        told = f"{arms} arms of {len(comparison.contents)} pictures each, to {folder}."
+        told = f"{1 + len(learned)} arms of {len(comparison.contents)} pictures each, to {folder}."
         return Outcome("\n".join([plan.of_model(denoiser), told, "Nothing was begun."]))
-    arms = draw_arms(comparison, denoiser, asked.loras, asked.embeddings)
+    arms = draw_arms(comparison, denoiser, learned)
     write_arms(folder, arms)
     return Outcome(f"{len(arms)} arms in {folder}; to score them: nsync evaluate")
 
 
-def draw_arms(
-    comparison: Comparison,
+def read_learned(
     denoiser: "DiffusersDenoiser",
+    token: str,
     loras: Sequence[Path],
     embeddings: Sequence[Path] = (),
-) -> list[Arm]:
-    """The base's arm, then one for each file.
+) -> dict[str, Learned]:
+    """How the model comes to have what each file holds, by the files' names.
+
+    Args:
+        token: the word that embeddings stand for.
 
     Raises:
-        InputError: a file is of another model; two arms have one name.
+        InputError: a file is of another model, or damaged; two files have one name.
     """
-    files = {file.stem: ("lora", file) for file in loras}
-    files |= {file.stem: ("embedding", file) for file in embeddings}
-    names = [BASE, *files]
-    if len(names) <= len(loras) + len(embeddings):
-        raise InputError(
-            "loras", "files of different names", ", ".join(map(str, (*loras, *embeddings)))
-        )
+    names = [BASE, *(file.stem for file in (*loras, *embeddings))]
+    if len(set(names)) < len(names):
+        given = ", ".join(map(str, (*loras, *embeddings)))
+        raise InputError("loras", f"files of different names, none of them {BASE!r}", given)
+    device, learned = denoiser.device, {}
+    for file in loras:
+        with told_as("loras"):
+            factors = load_lora(file, denoiser)
+        learned[file.stem] = partial(adapters, networks(denoiser), factors, device)
+    for file in embeddings:
+        learned[file.stem] = partial(standing_for, denoiser, token, read_embedding(file, denoiser))
+    return learned
+
+
+def draw_arms(
+    comparison: Comparison, denoiser: "DiffusersDenoiser", learned: Mapping[str, Learned]
+) -> list[Arm]:
+    """The base's arm, then one with each of what was learned."""
     arms = []
-    for name in names:
-        with items(f"Drawing {name}") as on_item, ExitStack() as stack:
-            if name in files:
-                stack.enter_context(with_file(denoiser, *files[name], comparison.token))
+    for name in (BASE, *learned):
+        with items(f"Drawing {name}") as on_item, learned.get(name, nullcontext)():
             arms.append(arm_of(comparison, denoiser, name, comparison.token, on_item))
     return arms
-
-
-@contextmanager
-def with_file(denoiser: "DiffusersDenoiser", kind: str, file: Path, token: str) -> Iterator[None]:
-    """For the block, the model has the LoRA, or the token stands for the embedding's vectors."""
-    if kind == "lora":
-        with adapters(networks(denoiser), load_lora(file, denoiser), denoiser.device):
-            yield
-    else:
-        with standing_for(denoiser, token, read_embedding(file, denoiser)):
-            yield
 
 
 def write_arms(folder: Path, arms: Sequence[Arm]) -> None:

@@ -3,11 +3,10 @@
 The pictures are those of `nsync compare`, or of two folders. The report is a folder with one page.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, told_as
 from ..evaluation.arms import Arm
 from ..evaluation.encoders import NetworkEncoder
 from ..evaluation.evaluate import evaluate
@@ -25,7 +24,7 @@ from .compare import BASE, read_arms
 from .main import Outcome
 from .models import device_of
 from .progress import items
-from .sections import AUTO
+from .sections import AUTO, a_file, a_folder, a_name, a_place
 
 EVALUATIONS = "evaluations"
 _RULERS = ("ruler", "ruler-content")
@@ -71,7 +70,12 @@ class Encoders:
     def judgements(self) -> list[Judgement]:
         """The rules of single keys."""
         some = self.ruler or bool(self.files)
-        return [("ruler", "at least one encoder", "none", some)]
+        weights = [name.replace("-", "_") for name in NAMES if name not in _RULERS]
+        return [
+            ("ruler", "at least one encoder", "none", some),
+            *(a_file(self, name) for name in (*weights, "text_file")),
+            a_folder(self, "tokenizer"),
+        ]
 
     def load(self, as_paper: bool) -> list[NetworkEncoder]:
         """All of them, where they compute.
@@ -85,7 +89,8 @@ class Encoders:
             words = {}
             if name.startswith("clip") and self.tokenizer:
                 words = {"tokenizer": self.tokenizer, "text_file": self.text_file}
-            loaded.append(load_encoder(name, file, as_paper=as_paper, **words))
+            with told_as(f"encoders.{name.replace('-', '_')}"):
+                loaded.append(load_encoder(name, file, as_paper=as_paper, **words))
         device = device_of(self.device)
         return [encoder.to(device) for encoder in loaded]
 
@@ -126,24 +131,15 @@ class EvaluateFile:
         """The rules of single keys."""
         one = bool(self.comparison) != bool(self.candidates)
         got = "both" if self.comparison and self.candidates else "neither"
-        there = self.references is not None
         return [
-            ("references", "a folder of pictures", "none", there),
+            a_name(self, "name"),
+            a_place(self, "output"),
+            a_folder(self, "references", needed=True),
             ("comparison", "`comparison` or `candidates`, one of the two", got, one),
+            *(a_folder(self, n) for n in ("comparison", "candidates", "baseline", "distractors")),
             one_of(self, "parity", PARITIES),
             at_least(self, "seed", 0),
         ]
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with it as a whole: (key, what)."""
-        for key in ("references", "comparison", "candidates", "baseline", "distractors"):
-            folder = getattr(self, key)
-            if folder and not folder.is_dir():
-                yield key, f"expected a folder that is there; got {folder}"
-        for name, file in self.encoders.files.items():
-            if not file.is_file():
-                key = name.replace("-", "_")
-                yield f"encoders.{key}", f"expected a file that is there; got {file}"
 
 
 FILE = "YAML file with the keys below; flags stand over it"

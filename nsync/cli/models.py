@@ -9,7 +9,6 @@ from ..tiny import BASE_FOLDER
 from .sections import AUTO, Model
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TINY = "tiny"
 
 
 def load_denoiser(model: Model) -> "DiffusersDenoiser":  # noqa: F821 - imported when it is loaded
@@ -27,8 +26,7 @@ def load_denoiser(model: Model) -> "DiffusersDenoiser":  # noqa: F821 - imported
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
-    tiny = not model.path.exists() and model.path.name == TINY
-    path = BASE_FOLDER if tiny else model.path
+    path = BASE_FOLDER if model.is_tiny else model.path
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the libraries' own, about themselves

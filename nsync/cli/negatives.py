@@ -11,10 +11,11 @@ from pathlib import Path
 from ..errors import InputError
 from ..negatives import NegativeSettings
 from ..processes import Processes, check_device, joined
+from ..runs.judgements import Judgement
 from . import plan
 from .main import Outcome
 from .models import load_denoiser
-from .sections import Model, Pictures
+from .sections import Model, Pictures, a_name, a_place
 from .sets import missing, negatives_folder, painted, read_pictures
 
 
@@ -32,6 +33,10 @@ class NegativesFile:
     model: Model = field(default_factory=Model)
     style_set: Pictures = field(default_factory=Pictures)
     negatives: NegativeSettings = field(default_factory=NegativeSettings)
+
+    def judgements(self) -> list[Judgement]:
+        """The rules of single keys."""
+        return [a_name(self, "negatives_name"), a_place(self, "output")]
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with it as a whole: (key, what)."""

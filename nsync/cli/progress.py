@@ -1,6 +1,7 @@
 """What the terminal shows while a command works."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -11,6 +12,9 @@ from ..launched import launch
 from ..runs.log import POSITIVE
 from ..runs.parts import StepReport
 
+TERMINAL_SECONDS, LOG_SECONDS = 0.1, 10.0
+"""Between two looks of a bar, in a terminal and in a file."""
+
 
 @contextmanager
 def items(title: str, unit: str = "picture") -> Iterator[Callable[[int, int], None]]:
@@ -20,8 +24,7 @@ def items(title: str, unit: str = "picture") -> Iterator[Callable[[int, int], No
 
         def report(done: int, total: int) -> None:
             if not bars:
-                silent = not launch().is_lead
-                bar = tqdm(desc=title, unit=unit, total=total, leave=False, disable=silent)
+                bar = _bar(desc=title, unit=unit, total=total, leave=False)
                 bars.append(stack.enter_context(bar))
             bars[0].update(done - bars[0].n)
             if done >= total:
@@ -39,8 +42,7 @@ def steps(
     Args:
         headline: the log's name of the loss that is shown.
     """
-    options = {"desc": title, "unit": "step", "total": total, "disable": not launch().is_lead}
-    with logging_redirect_tqdm(), tqdm(**options) as bar:
+    with logging_redirect_tqdm(), _bar(desc=title, unit="step", total=total) as bar:
 
         def report(told: StepReport) -> None:
             if not bar.n:
@@ -49,3 +51,9 @@ def steps(
             bar.update(told.step - bar.n)
 
         yield report
+
+
+def _bar(**options: object) -> tqdm:
+    """A bar of the process that leads; where nobody watches, in a job's log, a line at times."""
+    seconds = TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS
+    return tqdm(**options, mininterval=seconds, maxinterval=seconds, disable=not launch().is_lead)

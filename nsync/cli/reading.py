@@ -1,6 +1,8 @@
 """A command's YAML file, and flags over it, as a dataclass value; everything wrong told at once."""
 
 import difflib
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -79,7 +81,7 @@ def read(
     if found.problems:
         name = file.name if file else "the command line"
         count = len(found.problems)
-        listed = "".join(f"\n  {problem}" for problem in found.problems)
+        listed = "".join(f"\n  {problem}" for problem in sorted(found.problems, key=_line))
         raise InputError(name, "keys and values as `--help` lists them", f"{count} wrong:{listed}")
     return made
 
@@ -93,13 +95,28 @@ def _composed(file: Path) -> yaml.MappingNode:
     try:
         node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        got = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise InputError(str(file), "a YAML file that can be read", got or "nothing") from error
+        raise InputError(str(file), "a YAML file that can be read", _reason(error)) from error
     if node is None:  # an empty file
         return yaml.MappingNode("tag:yaml.org,2002:map", [])
     if not isinstance(node, yaml.MappingNode):
         raise InputError(str(file), "a YAML file of keys and values", f"a {node.id} on line 1")
     return node
+
+
+def _line(problem: str) -> float:
+    """The line of the file that a problem is told of; without one, after all of these."""
+    line = re.match(r"line (\d+),", problem)
+    return int(line[1]) if line else math.inf
+
+
+def _reason(error: Exception) -> str:
+    """Why a file was not read, in one line; of YAML with the place that it stumbled over."""
+    if isinstance(error, OSError):
+        return error.strerror or "nothing"
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def _walk(found: Reading, node: yaml.Node, known: Mapping[str, Key], prefix: str) -> None:

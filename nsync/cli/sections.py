@@ -1,14 +1,60 @@
 """What several commands ask for: the model, the pictures, how previews are drawn."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import InputError
+from ..names import check_name
 from ..runs.judgements import Judgement, at_least, one_of
 from ..style_set import DEFAULT_TEMPLATE
 
 AUTO = "auto"
 STOP, SKIP = "stop", "skip"
 WEIGHTS = ("fp32", "bf16", "fp16")
+TINY = "tiny"
+
+
+def a_file(settings: object, name: str, needed: bool = False) -> Judgement:
+    """A file that is there; nothing given is good where none is needed."""
+    path = getattr(settings, name)
+    good = not needed if path is None else path.is_file()
+    return name, "a file that is there", _told(path), good
+
+
+def a_folder(settings: object, name: str, needed: bool = False) -> Judgement:
+    """Likewise a folder."""
+    path = getattr(settings, name)
+    good = not needed if path is None else path.is_dir()
+    return name, "a folder that is there", _told(path), good
+
+
+def files(settings: object, name: str) -> Judgement:
+    """Any number of files, all of them there; those that are not are named."""
+    lacking = [str(path) for path in getattr(settings, name) if not path.is_file()]
+    return name, "files that are there", ", ".join(lacking), not lacking
+
+
+def a_place(settings: object, name: str) -> Judgement:
+    """A folder to write in, which need not be there yet: what is there of its path is a folder."""
+    path = getattr(settings, name).absolute()
+    nearest = next(one for one in (path, *path.parents) if os.path.exists(one))
+    good = os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK)
+    return name, "a folder that can be made and written in", str(path), good
+
+
+def a_name(settings: object, name: str) -> Judgement:
+    """What results are called: a file's name, and no path."""
+    value = getattr(settings, name)
+    try:
+        check_name(value)
+    except InputError as error:
+        return name, error.expected, value, False
+    return name, "a file name", value, True
+
+
+def _told(path: Path | None) -> str:
+    return "none" if path is None else str(path)
 
 
 @dataclass(frozen=True)
@@ -29,10 +75,18 @@ class Model:
     device: str = AUTO
     weights: str = "fp32"
 
+    @property
+    def is_tiny(self) -> bool:
+        """Whether the embedded tiny base is meant, and no file or folder of its name."""
+        return self.path is not None and self.path.name == TINY and not self.path.exists()
+
     def judgements(self) -> list[Judgement]:
         """The rules of single keys."""
+        there = self.path is not None and (self.path.exists() or self.is_tiny)
+        rule = "a folder or a safetensors file that is there, or `tiny`"
         return [
-            ("path", "a folder, a safetensors file, or `tiny`", "none", self.path is not None),
+            ("path", rule, _told(self.path), there),
+            a_folder(self, "config"),
             one_of(self, "weights", WEIGHTS),
         ]
 
@@ -65,6 +119,8 @@ class Pictures:
         got = "both" if self.folder and self.listing else "neither"
         return [
             ("folder", "`folder` or `listing`, one of the two", got, one),
+            a_folder(self, "folder"),
+            a_file(self, "listing"),
             one_of(self, "problem_files", (STOP, SKIP)),
             at_least(self, "resolution", 16),
         ]

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from ..denoiser import Denoiser
-from ..errors import InputError
 from ..files import check_writable
 from ..names import check_name
 from ..negatives import NegativeSettings, make_negatives, plan
@@ -20,16 +19,13 @@ def read_pictures(pictures: Pictures) -> tuple[StyleSet, str]:
     """The set, and a report on its files.
 
     Raises:
-        InputError: no such folder or listing; pictures with problems, unless they are skipped.
+        InputError: a listing that cannot be read; pictures with problems, unless they are skipped.
     """
     if pictures.listing:
         style_set = read_set(pictures.listing)
         return style_set, f"{len(style_set)} pictures listed in {pictures.listing}."
     empty = StyleSet((), pictures.token, pictures.template, pictures.resolution)
     skip = pictures.problem_files == SKIP
-    if not pictures.folder.is_dir():
-        got = f"{pictures.folder}, which is not there"
-        raise InputError("style_set.folder", "a folder of pictures", got)
     with items("Reading pictures") as on_picture:
         style_set, report = read_folder(pictures.folder, empty, skip=skip, on_picture=on_picture)
     return style_set, report.text()

@@ -23,14 +23,14 @@ from ..runs.judgements import Judgement
 from ..settings import TrainSettings
 from ..style_set import StyleSet
 from ..trained import LORA
-from .compare import BASE, COMPARISONS, Drawing, draw_arms, write_arms
+from .compare import BASE, COMPARISONS, Drawing, draw_arms, read_learned, write_arms
 from .evaluate import EVALUATIONS, Encoders, pictures_of, scored
 from .keys import Arms
 from .main import Outcome
 from .models import load_denoiser
 from .negatives import negatives_problems
 from .runs import HeadlessRun, prepare
-from .sections import Model, Pictures, Preview
+from .sections import Model, Pictures, Preview, a_folder, a_name, a_place
 from .sets import missing, negatives_folder, painted, read_pictures
 from .train import TrainFile
 
@@ -68,12 +68,14 @@ class StudyFile:
 
     def judgements(self) -> list[Judgement]:
         """The rules of single keys."""
-        there = self.references is not None and self.references.is_dir()
         whole = all(seed.isdigit() for seed in self.seeds) and bool(self.seeds)
         once = len(set(self.seeds)) == len(self.seeds)
         known = not self.candidate or self.candidate in self.arms
         return [
-            ("references", "a folder that is there", str(self.references), there),
+            a_name(self, "name"),
+            a_name(self, "negatives_name"),
+            a_place(self, "output"),
+            a_folder(self, "references", needed=True),
             ("seeds", "whole numbers from 0, each once", " ".join(self.seeds), whole and once),
             ("arms", "at least one arm", "none", bool(self.arms)),
             ("candidate", "one of the arms", self.candidate, known),
@@ -131,7 +133,8 @@ def run(asked: StudyFile, dry_run: bool = False) -> Outcome:
     for seed in asked.seeds:
         files = [_trained(asked, arm, seed, denoiser, whole) for arm in asked.arms]
         name = f"{asked.name}_{seed}"
-        arms = draw_arms(replace(comparison, seed=int(seed)), denoiser, files)
+        learned = read_learned(denoiser, comparison.token, files)
+        arms = draw_arms(replace(comparison, seed=int(seed)), denoiser, learned)
         write_arms(numbered(asked.output / "nsync" / COMPARISONS / name), arms)
         candidate = files[list(asked.arms).index(asked.candidate)] if asked.candidate else files[-1]
         request = Request(references, tuple(arms), candidate.stem, BASE, seed=int(seed))

@@ -28,7 +28,7 @@ from .main import Outcome
 from .models import device_of
 from .progress import items, steps
 from .runs import ANEW, CONTINUE, ended
-from .sections import AUTO, Pictures
+from .sections import AUTO, Pictures, a_file, a_name, a_place
 from .sets import read_pictures
 
 
@@ -65,9 +65,10 @@ class GanFile:
 
     def judgements(self) -> list[Judgement]:
         """The rules of single keys."""
-        there = self.encoders is not None and self.encoders.is_file()
         return [
-            ("encoders", "a file that is there", str(self.encoders), there),
+            a_name(self, "name"),
+            a_place(self, "output"),
+            a_file(self, "encoders", needed=True),
             one_of(self, "if_run_exists", (CONTINUE, ANEW)),
             one_of(self, "family", tuple(FAMILIES)),
             one_of(self, "preset", (AS_SET, PUBLISHED)),

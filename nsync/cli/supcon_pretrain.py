@@ -3,7 +3,6 @@
 What `nsync supcon gan` needs first. Pictures have the names of their folders for labels.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from .main import Outcome
 from .models import device_of
 from .progress import items, steps
 from .runs import ANEW, CONTINUE, ended
-from .sections import AUTO, Pictures
+from .sections import AUTO, Pictures, a_folder, a_name, a_place
 from .sets import read_pictures
 
 
@@ -56,12 +55,12 @@ class PretrainFile:
 
     def judgements(self) -> list[Judgement]:
         """The rules of single keys."""
-        return [one_of(self, "if_run_exists", (CONTINUE, ANEW))]
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong with it as a whole: (key, what)."""
-        if self.clip and not self.clip.is_dir():
-            yield "clip", f"expected a folder that is there; got {self.clip}"
+        return [
+            a_name(self, "name"),
+            a_place(self, "output"),
+            one_of(self, "if_run_exists", (CONTINUE, ANEW)),
+            a_folder(self, "clip"),
+        ]
 
 
 FILE = "YAML file with the keys below; flags stand over it"

@@ -11,7 +11,7 @@ from ..supcon.gan.sampler import generate
 from .main import Outcome
 from .models import device_of
 from .progress import items
-from .sections import AUTO
+from .sections import AUTO, a_file, a_place
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class SampleFile:
 
     def judgements(self) -> list[Judgement]:
         """The rules of single keys."""
-        there = self.gan is not None and self.gan.is_file()
         return [
-            ("gan", "a file that is there", str(self.gan), there),
+            a_file(self, "gan", needed=True),
+            a_place(self, "folder"),
             ("prompts", "at least one prompt", "none", bool(self.prompts)),
             *(at_least(self, name, 1) for name in ("per_prompt", "batch")),
             *(at_least(self, name, 0) for name in ("seed", "truncation")),

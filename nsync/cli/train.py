@@ -12,6 +12,7 @@ from pathlib import Path
 from ..negatives import NegativeSettings
 from ..presets import AS_SET, PRESETS, filled_in
 from ..processes import Processes, joined
+from ..runs.judgements import Judgement, one_of
 from ..runs.parts import TrainResult
 from ..settings import TrainSettings
 from ..style_set import StyleSet
@@ -21,7 +22,7 @@ from .main import Outcome
 from .models import load_denoiser
 from .negatives import negatives_problems
 from .runs import ANEW, CONTINUE, LABELS, ONE_STYLE, ended, prepare
-from .sections import Model, Pictures, Preview
+from .sections import Model, Pictures, Preview, a_file, a_name, a_place
 from .sets import missing, negatives_folder, painted, read_pictures
 
 
@@ -61,23 +62,20 @@ class TrainFile:
         """The settings with what the preset says."""
         return filled_in(self.settings, self.preset)
 
-    def judgements(self) -> list[tuple[str, str, object, bool]]:
+    def judgements(self) -> list[Judgement]:
         """The rules of single keys."""
         choices = {
             "if_run_exists": (CONTINUE, ANEW),
             "preset": PRESETS,
             "labels": LABELS,
         }
-        return [
-            (name, f"one of {', '.join(known)}", getattr(self, name), getattr(self, name) in known)
-            for name, known in choices.items()
-        ]
+        chosen = [one_of(self, name, known) for name, known in choices.items()]
+        names = [a_name(self, name) for name in ("name", "negatives_name")]
+        return [*names, a_place(self, "output"), *chosen, a_file(self, "start_from")]
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with it as a whole: (key, what)."""
         yield from negatives_problems(self.negatives, self.style_set.token)
-        if self.start_from and not self.start_from.is_file():
-            yield "start_from", f"expected a LoRA file that is there; got {self.start_from}"
         if self.model.weights != "fp32" and self.settings.precision == "fp32":
             yield (
                 "model.weights",

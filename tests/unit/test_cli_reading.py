@@ -1,6 +1,6 @@
 """A command's file and flags: everything wrong is told at once, with the key's path and line."""
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -29,6 +29,8 @@ settings:
 
 @pytest.fixture
 def file(tmp_path):
+    (tmp_path / "pictures").mkdir()
+
     def write(text):
         path = tmp_path / "train.yaml"
         path.write_text(text)
@@ -92,6 +94,63 @@ preview: 7
     assert "9 wrong" in told
 
 
+def test_what_is_not_there_is_told_with_all_else(file, tmp_path):
+    text = """\
+model: {path: nowhere.safetensors, config: configs}
+style_set: {folder: no_pictures}
+start_from: no_lora.safetensors
+settings: {rank: 0}
+"""
+    told = problems(file(text))
+    for line in (
+        "line 1, model.path: expected a folder or a safetensors file that is there, or `tiny`; got",
+        f"line 1, model.config: expected a folder that is there; got '{tmp_path / 'configs'}'",
+        f"line 2, style_set.folder: expected a folder that is there; got '{tmp_path}",
+        f"line 3, start_from: expected a file that is there; got '{tmp_path}/no_lora.safetensors'",
+        "line 4, settings.rank: expected at least 1; got 0",
+    ):
+        assert line in told
+    assert "5 wrong" in told
+
+
+def test_only_files_that_are_not_there_are_named(tmp_path):
+    (tmp_path / "one.safetensors").touch()
+    names = ["one.safetensors", "two.safetensors", "three.safetensors"]
+    loras = [str(tmp_path / name) for name in names]
+    flags = {"model.path": "tiny", "loras": loras, "drawing.captions": ["a"]}
+    with pytest.raises(InputError) as caught:
+        read(import_module("nsync.cli.compare").DEFAULT, None, flags)
+    told = f"files that are there; got '{loras[1]}, {loras[2]}'"
+    assert f"loras: expected {told}" in str(caught.value)
+
+
+def test_a_place_that_cannot_be_and_a_name_that_is_a_path_are_told(file, tmp_path):
+    (tmp_path / "taken").touch()
+    flags = {"output": str(tmp_path / "taken" / "deeper"), "name": "a/b", "negatives_name": ".."}
+    told = problems(file(GOOD), **flags)
+    assert (
+        f"--output, output: expected a folder that can be made and written in; got '{tmp_path}"
+        in told
+    )
+    assert "--name, name: expected a file name of at most 100 characters" in told
+    assert "--negatives_name, negatives_name: expected a file name" in told
+    assert "3 wrong" in told
+
+
+def test_problems_are_told_in_the_order_of_the_file(file):
+    told = problems(file("settings: {rank: 0}\nname: a/b\nsteps: 3\n"), output="/dev/null/x")
+    lines = [line.strip() for line in told.splitlines()[1:]]
+    places = [line.partition(",")[0].partition(":")[0] for line in lines]
+    assert places == ["line 1", "line 2", "line 3", "--output", "model.path", "style_set.folder"]
+
+
+def test_a_file_that_stands_for_tiny_is_taken_for_what_it_is(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert replace(DEFAULT.model, path=Path("tiny")).is_tiny
+    (tmp_path / "tiny").mkdir()
+    assert not replace(DEFAULT.model, path=Path("tiny")).is_tiny
+
+
 def test_flags_are_told_by_their_names(file):
     told = problems(file(GOOD), **{"settings.steps": "many"})
     assert "--settings.steps, settings.steps: expected a whole number; got 'many'" in told
@@ -100,7 +159,7 @@ def test_flags_are_told_by_their_names(file):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: [1\n", "line 2"),
+        ("a: [1\n", "got line 2, column 1: expected ',' or ']'"),
         ("- 1\n", "got a sequence on line 1"),
         ("a: b: c\n", "mapping values are not allowed"),
         ("\x00", "special characters are not allowed"),

@@ -108,11 +108,15 @@ def test_cells_come_contrast_by_contrast_and_share_encoders() -> None:
     wanted |= set(product([REAL], [REAL], study.labels, study.objects, study.seeds))
     assert set(cells) == wanted
     assert len(cells) == len(wanted)
-    firsts = [cell.arm for cell in cells[: len(cells) * 5 // 8]]
-    assert "unicl, both" not in firsts[: 2 * 4 * (1 + 2 * 4)]
-    assert {cell.arm for cell in cells[2 * 4 * (1 + 2 * 4) :]} == {
-        arm_of("unicl", phase).name for phase in PHASES
-    }
+    trained = [cell for cell in cells if cell.family != REAL]
+    one, several = trained[: len(trained) // 2], trained[len(trained) // 2 :]
+    assert {cell.objects for cell in one} == {"one"}
+    assert {cell.objects for cell in several} == {"several"}
+    every = 2 * 2 * 2  # families, labels, seeds
+    arms = [cell.arm for cell in one]
+    _, first, *others = study.arms
+    assert Counter(arms[: 2 * every]) == {"none": every, first: every}
+    assert arms[2 * every :] == [arm for arm in others for _ in range(every)]
     shared = Counter(study.pretraining_of(c) for c in cells if c.family == "SSA-GAN")
     # none and both contrasts in the GAN only; each contrast in pretraining only and in both.
     assert sorted(shared.values()) == sorted([3, 2, 2] * 8)
