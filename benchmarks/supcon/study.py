@@ -129,15 +129,15 @@ class Study:
     @property
     def arms(self) -> dict[str, Arm]:
         """By name, the one without contrast first."""
-        used = [arm_of(use, phase) for use in self.contrasts for phase in self.phases]
+        used = [arm_of(use, phase) for phase in self.phases for use in self.contrasts]
         return {arm.name: arm for arm in (BASELINE, *used)}
 
     def blocks(self) -> Iterator[list[Cell]]:
         """All cells, of one world, seed and arm at a time, in the order in which they are run.
 
-        Worlds of one object come before those of several. In them the first contrast comes first,
-        by its phases, with the baseline and real pictures, for all labels and seeds; then the next.
-        Whoever stops has whole comparisons of the first ones.
+        Worlds of one object come before those of several. In them the first contrast in the first
+        phase comes first, with the baseline and real pictures, for all labels and seeds; then the
+        other contrasts; then the other phases. Whoever stops has whole comparisons of the first.
         """
         arms = [arm for arm in self.arms if arm != BASELINE.name]
         for objects, (place, arm) in product(self.objects, enumerate(arms)):

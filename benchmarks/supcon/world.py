@@ -12,24 +12,11 @@ from nsync.pictures.buckets import fit
 from nsync.pictures.images import to_uint8
 from nsync.style_set import StyleItem, StyleSet
 from nsync.tiny.scenes import COLOURS, COUNTS, PLACES, SHAPES, Scene
-from nsync.tiny.world import render
+from nsync.tiny.world import Styled, render_each
 
 from .study import ONE, SHAPE, Study, World
 
 PLAIN = 0  # the background of all scenes
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A picture that is asked for: what it shows, and in which style."""
-
-    scene: Scene
-    style: str
-
-    @property
-    def caption(self) -> str:
-        """The whole of it in words."""
-        return f"{self.scene.caption()} in the style of {self.style.replace('_', ' ')}"
 
 
 @dataclass(frozen=True)
@@ -42,7 +29,7 @@ class Test:
         others: likewise, drawn anew: how near two sets of real pictures are.
     """
 
-    asked: tuple[Asked, ...]
+    asked: tuple[Styled, ...]
     real: Tensor
     others: Tensor
 
@@ -62,13 +49,13 @@ def contents_of(objects: str) -> list[Scene]:
 def training_set(study: Study, world: World, seed: int) -> StyleSet:
     """The labelled pictures of a world: every scene that is not held out, in every style."""
     trained, _ = _split(study, world.objects, seed)
-    every = [Asked(scene, style) for scene in trained for style in study.styles]
+    every = [Styled(scene, style) for scene in trained for style in study.styles]
     return _style_set(study, world.labels, every, seed)
 
 
 def judge_set(study: Study, objects: str) -> StyleSet:
     """What the judge reads and sees: all scenes, so that none is new to it."""
-    every = [Asked(scene, style) for scene in contents_of(objects) for style in study.styles]
+    every = [Styled(scene, style) for scene in contents_of(objects) for style in study.styles]
     return _style_set(study, SHAPE, every, derive_seed(0, "judge"))
 
 
@@ -76,7 +63,7 @@ def test_of(study: Study, objects: str, seed: int) -> Test:
     """What is asked for of a world that training never saw; labels make no difference."""
     _, held_out = _split(study, objects, seed)
     asked = [
-        Asked(scene, style)
+        Styled(scene, style)
         for scene in held_out
         for style in study.styles
         for _ in range(study.per_caption)
@@ -92,7 +79,7 @@ def _split(study: Study, objects: str, seed: int) -> tuple[list[Scene], list[Sce
     return [scenes[place] for place in order[study.held_out :]], held_out
 
 
-def _style_set(study: Study, labels: str, every: Sequence[Asked], seed: int) -> StyleSet:
+def _style_set(study: Study, labels: str, every: Sequence[Styled], seed: int) -> StyleSet:
     """So many pictures, each of these as often as another or once more, in a random order."""
     order = torch.randperm(len(every), generator=generator(seed, "training")).tolist()
     asked = [every[order[place % len(every)]] for place in range(study.pictures)]
@@ -104,17 +91,11 @@ def _style_set(study: Study, labels: str, every: Sequence[Asked], seed: int) -> 
     return StyleSet(items, token="sks", resolution=study.image_size)
 
 
-def _label(labels: str, one: Asked) -> str:
+def _label(labels: str, one: Styled) -> str:
     return SHAPES[one.scene.shape] if labels == SHAPE else one.style
 
 
-def _rendered(study: Study, asked: Sequence[Asked], seed: int) -> Tensor:
+def _rendered(study: Study, asked: Sequence[Styled], seed: int) -> Tensor:
     """Float32 `[n, 3, s, s]` in 0..1."""
     size = (study.image_size, study.image_size)
-    pictures = torch.empty(len(asked), 3, *size)
-    for style in study.styles:
-        places = [place for place, one in enumerate(asked) if one.style == style]
-        if places:
-            drawn = render([asked[place].scene for place in places], style, seed)
-            pictures[places] = torch.stack([fit(one, size) for one in drawn])
-    return pictures
+    return torch.stack([fit(one, size) for one in render_each(asked, seed)])

@@ -1,16 +1,21 @@
 """The Tiny World Pictures node: a labelled set of simple shapes in several styles."""
 
-from collections.abc import Sequence
+import itertools
 from dataclasses import replace
 
-import torch
 from comfy_api.latest import io
-from torch import Tensor
 
 from ...nsync.errors import InputError
 from ...nsync.supcon.labels import SEVERAL
 from ...nsync.tiny.scenes import COLOURS, PLACES, SHAPES
-from ...nsync.tiny.world import PRETRAIN_STYLES, STYLES, Scene, draw_scenes, render
+from ...nsync.tiny.world import (
+    PRETRAIN_STYLES,
+    STYLES,
+    Styled,
+    draw_scenes,
+    in_words,
+    render_each,
+)
 
 ONE, UP_TO_THREE = "one object", "up to three objects"
 
@@ -61,32 +66,27 @@ class TinyWorldPictures(io.ComfyNode):
         content = draw_scenes(count, seed)
         if scenes == ONE:
             content = [replace(scene, count=0, background=0) for scene in content]
-        drawn_in = [names[place % len(names)] for place in range(count)]
-        pairs = list(zip(content, drawn_in, strict=True))
-        captions = [caption_of(scene, style) for scene, style in pairs]
-        pictures = _pictures(content, drawn_in, seed)
-        labels = [label_of(label_by, scene, style) for scene, style in pairs]
-        return io.NodeOutput(pictures, captions, labels, "\n".join(captions))
+        shown = [Styled(*each) for each in zip(content, itertools.cycle(names), strict=False)]
+        captions = [one.caption for one in shown]
+        pictures = render_each(shown, seed).movedim(1, -1).contiguous()
+        labels = [label_of(label_by, one) for one in shown]
+        return io.NodeOutput(list(pictures.split(1)), captions, labels, "\n".join(captions))
 
 
-def caption_of(scene: Scene, style: str) -> str:
-    """What a picture shows, and in which style."""
-    return f"{scene.caption()} in the style of {words_for(style)}"
-
-
-def label_of(label_by: str, scene: Scene, style: str) -> str:
+def label_of(label_by: str, shown: Styled) -> str:
     """The label of a picture, or its labels.
 
     Args:
         label_by: one of `LABEL_BY`.
     """
-    named, shape = words_for(style), SHAPES[scene.shape]
+    scene = shown.scene
+    named, shape = in_words(shown.style), SHAPES[scene.shape]
     several = (named, shape, tuple(COLOURS)[scene.colour], tuple(PLACES)[scene.place])
     return {
         STYLE: named,
         SHAPE: shape,
         BOTH: f"{named} {shape}",
-        CAPTION: caption_of(scene, style),
+        CAPTION: shown.caption,
         SEVERAL_LABELS: f"{SEVERAL} ".join(several),
     }[label_by]
 
@@ -100,24 +100,9 @@ def style_names(text: str) -> list[str]:
     names = [name.strip().replace(" ", "_") for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in STYLES]
     if unknown or not names:
-        known = ", ".join(map(words_for, STYLES))
+        known = ", ".join(map(in_words, STYLES))
         raise InputError("styles", f"styles of {known}", ", ".join(map(repr, unknown)) or "none")
     return names
-
-
-def words_for(style: str) -> str:
-    """What captions call a style."""
-    return style.replace("_", " ")
-
-
-def _pictures(scenes: Sequence[Scene], drawn_in: Sequence[str], seed: int) -> list[Tensor]:
-    """Pictures `[1, h, w, 3]`, each in its style."""
-    pictures = torch.empty(len(scenes), 64, 64, 3)
-    for style in dict.fromkeys(drawn_in):
-        places = [place for place, name in enumerate(drawn_in) if name == style]
-        drawn = render([scenes[place] for place in places], style, seed)
-        pictures[places] = drawn.movedim(1, -1)
-    return list(pictures.split(1))
 
 
 def _inputs() -> list[io.Input]:
@@ -132,7 +117,7 @@ def _inputs() -> list[io.Input]:
             "styles",
             default=", ".join(PRETRAIN_STYLES),
             tooltip="Styles, separated by commas; the pictures take them in turn. Known are "
-            f"{', '.join(map(words_for, STYLES))}.",
+            f"{', '.join(map(in_words, STYLES))}.",
         ),
         io.Combo.Input(
             "scenes",

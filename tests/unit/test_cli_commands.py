@@ -152,7 +152,16 @@ def test_a_lora_of_another_model_is_refused(place, capsys):
     assert "Is it a LoRA of another model?" in said
     words = ["--drawing.captions", *CAPTIONS, "--drawing.width", 64, "--drawing.height", 64]
     said = asked(capsys, "compare", "--model.path", "tiny", "--loras", other, *words)
+    assert "nsync compare: `loras`: expected a LoRA of this model" in said
     assert "Is it a LoRA of another model?" in said
+    assert "Drawing" not in said  # the base neither: files are looked at before any work
+
+
+def test_an_encoder_that_is_none_is_told_by_its_key(place, capsys):
+    save_file({"a": torch.ones(1)}, place / "no_csd.safetensors")
+    words = ["--references", "pictures", "--candidates", "pictures", "--encoders.csd"]
+    said = asked(capsys, "evaluate", *words, place / "no_csd.safetensors")
+    assert "nsync evaluate: `encoders.csd`: expected a CSD file" in said
 
 
 def test_a_place_that_cannot_be_written_is_told(place, capsys):

@@ -98,7 +98,7 @@ def test_arms_are_every_use_in_every_phase_with_equal_weights() -> None:
             assert terms == pytest.approx((0.2, 0, 0))
 
 
-def test_cells_come_contrast_by_contrast_and_share_encoders() -> None:
+def test_cells_come_phase_by_phase_and_share_encoders() -> None:
     study = short(
         contrasts=("supcon", "unicl"), phases=PHASES, labels=("style", "shape"),
         objects=("one", "several"), seeds=(4, 2),
@@ -115,6 +115,7 @@ def test_cells_come_contrast_by_contrast_and_share_encoders() -> None:
     every = 2 * 2 * 2  # families, labels, seeds
     arms = [cell.arm for cell in one]
     _, first, *others = study.arms
+    assert others[0] == arm_of("unicl", PHASES[0]).name
     assert Counter(arms[: 2 * every]) == {"none": every, first: every}
     assert arms[2 * every :] == [arm for arm in others for _ in range(every)]
     shared = Counter(study.pretraining_of(c) for c in cells if c.family == "SSA-GAN")
