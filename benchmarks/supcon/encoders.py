@@ -13,7 +13,8 @@ from nsync.supcon.clip_encoders import ClipEncoders, read_tokenizer
 from nsync.supcon.encoder_file import encoders_metadata, load_encoders, save_encoders
 from nsync.supcon.encoders import Encoders
 from nsync.supcon.learner import ModulesLearned
-from nsync.supcon.pretraining import ENCODERS, PretrainSettings, pretrain
+from nsync.supcon.pretrain_settings import PretrainSettings
+from nsync.supcon.pretraining import ENCODERS, pretrain
 from nsync.supcon.small_encoders import SmallEncoders
 from nsync.tiny import BASE_FOLDER
 

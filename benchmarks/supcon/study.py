@@ -9,7 +9,7 @@ from nsync import __version__
 from nsync.draws import derive_seed
 from nsync.supcon.gan.contract import Family
 from nsync.supcon.gan.settings import GanSettings
-from nsync.supcon.pretraining import PretrainSettings
+from nsync.supcon.pretrain_settings import PretrainSettings
 
 from .arms import BASELINE, NOTHING, Arm, arm_of, gan_weights, kind_of, pretraining_weights
 

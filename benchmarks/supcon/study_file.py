@@ -8,7 +8,7 @@ from pathlib import Path
 from nsync.supcon.gan import FAMILIES
 from nsync.supcon.gan.settings import defaults
 from nsync.supcon.gan.training import check_penalties
-from nsync.supcon.pretraining import PretrainSettings
+from nsync.supcon.pretrain_settings import PretrainSettings
 from nsync.tiny.world import STYLES
 
 from ..studies.yaml_reader import Reader, complaint, read_yaml

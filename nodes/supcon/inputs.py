@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ...nsync.supcon.contrast import CONTRASTS
-from ...nsync.supcon.pretraining import PretrainSettings
+from ...nsync.supcon.pretrain_settings import PretrainSettings
 from ..folders import ANEW, CONTINUE
 from ..sockets import StyleSetSocket
 from .encoders import first_options

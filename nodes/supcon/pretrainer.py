@@ -17,11 +17,11 @@ from ...nsync.supcon.encoder_file import save_encoders
 from ...nsync.supcon.encoders import Encoders
 from ...nsync.supcon.labels import Labels, read_labels
 from ...nsync.supcon.learner import ModulesLearned
+from ...nsync.supcon.pretrain_settings import PretrainSettings
 from ...nsync.supcon.pretraining import (
     ENCODERS,
     IMAGE_TO_TEXT,
     TEXT_TO_IMAGE,
-    PretrainSettings,
     pretrain,
 )
 from ..folders import ANEW, run_folder

@@ -16,7 +16,8 @@ from ..supcon.encoder_file import save_encoders
 from ..supcon.encoders import Encoders
 from ..supcon.labels import read_labels
 from ..supcon.learner import ModulesLearned
-from ..supcon.pretraining import ENCODERS, PretrainSettings, pretrain
+from ..supcon.pretrain_settings import PretrainSettings
+from ..supcon.pretraining import ENCODERS, pretrain
 from ..supcon.small_encoders import SmallEncoders
 from . import plan
 from .main import Outcome

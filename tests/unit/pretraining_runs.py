@@ -10,7 +10,8 @@ from nsync.runs.parts import TrainResult
 from nsync.supcon.encoder_file import save_encoders
 from nsync.supcon.encoders import Encoders
 from nsync.supcon.learner import ModulesLearned
-from nsync.supcon.pretraining import ENCODERS, PretrainSettings, pretrain
+from nsync.supcon.pretrain_settings import PretrainSettings
+from nsync.supcon.pretraining import ENCODERS, pretrain
 
 SHORT = PretrainSettings(
     steps=6, batch=4, learning_rate=1e-2, warmup=2, validation=5, validate_every=4, save_every=2

@@ -13,7 +13,8 @@ from benchmarks.supcon.study import World
 from benchmarks.supcon.study_file import read_study
 from benchmarks.supcon.world import training_set
 from nsync.supcon.collapse import MATCHING, PATIENCE, SPREAD, WARNING, CollapseWatch, inside
-from nsync.supcon.pretraining import PretrainSettings, pretrain
+from nsync.supcon.pretrain_settings import PretrainSettings
+from nsync.supcon.pretraining import pretrain
 from nsync.supcon.small_encoders import SmallEncoders
 
 SHORT = Path(__file__).parents[2] / "benchmarks" / "supcon" / "studies" / "short.yaml"

@@ -19,10 +19,10 @@ from nsync.supcon.contrast import CONTRASTS
 from nsync.supcon.encoder_file import load_encoders
 from nsync.supcon.encoders import identity
 from nsync.supcon.pairs import draw_rows, read_pairs, split
+from nsync.supcon.pretrain_settings import PretrainSettings
 from nsync.supcon.pretraining import (
     IMAGE_TO_TEXT,
     TEXT_TO_IMAGE,
-    PretrainSettings,
     encode,
     measure,
     pretrain,
