@@ -5,12 +5,15 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from workflow_parts import QUICK_SAMPLING, QUICK_TRAINING
 
 from nsync.cli.keys import keys_of
 from nsync.cli.main import BAD_INPUT, main
 from nsync.cli.reading import read
 from nsync.cli.train import DEFAULT
+from nsync.denoiser import SamplerSettings
 from nsync.errors import InputError
+from nsync.negatives import NegativeSettings
 from nsync.settings import TrainSettings
 
 COMMANDS = (
@@ -225,6 +228,17 @@ def test_the_pages_files_are_accepted(tmp_path):
         file.write_text(block)
         made = read(import_module(f"nsync.cli.{command}").DEFAULT, file, {})
         assert made.model.path == tmp_path / "tiny"
+
+
+def test_the_pages_quickstart_is_that_of_the_graph(tmp_path):
+    page = (Path(__file__).parents[2] / "docs/command_line.md").read_text()
+    (tmp_path / "pictures").mkdir()
+    file = tmp_path / "train.yaml"
+    file.write_text(page.split("```yaml\n")[1].partition("```")[0])
+    made = read(DEFAULT, file, {})
+    assert made.settings == TrainSettings(rule="nsync", **QUICK_TRAINING)
+    drawn = {"steps": QUICK_SAMPLING["steps"], "guidance": QUICK_SAMPLING["cfg"]}
+    assert made.negatives == NegativeSettings(sampler=SamplerSettings(**drawn))
 
 
 def test_arms_are_told_of_by_path_and_line(tmp_path):
