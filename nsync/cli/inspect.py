@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..lora_file import read_lora
 from ..runs.folder import RunFolder
 from ..runs.standing import STYLE
-from ..sets.negative_store import MANIFEST, NegativeStore, missing_files
+from ..sets.negative_store import MANIFEST, PARTS, NegativeStore, missing_files
 from ..supcon.encoder_file import encoders_metadata
 from ..supcon.gan.model_file import model_metadata
 from .compare import LISTING, read_arms
@@ -53,7 +53,7 @@ def _folder(path: Path) -> list[str]:
     run = RunFolder(path)
     if run.config() is not None:
         return _of_run(run)
-    if (path / MANIFEST).is_file():
+    if (path / MANIFEST).is_file() or any(path.glob(PARTS)):
         count, lost = len(NegativeStore(path).pictures), len(missing_files(path))
         return [f"  a negative set of {count} pictures, {lost} of them not there any more"]
     if (path / LISTING).is_file():

@@ -100,7 +100,8 @@ class RunFolder:
             try:
                 return _read(self._file(step))
             except (OSError, SafetensorError, ValueError, KeyError) as error:
-                logger.warning("The state %s cannot be read: %s", self._file(step), error)
+                told = "The state %s cannot be read, one before it is looked for: %s"
+                logger.warning(told, self._file(step), error)
         if steps:
             raise InputError(
                 "name",

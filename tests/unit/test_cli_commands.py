@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,9 @@ def test_the_lora_is_compared_scored_and_told_of(place, lora, capsys):
     assert (place / "output/nsync/evaluations/evaluation/report.html").is_file()
     capsys.readouterr()
     layers = len(load_file(lora)) // 3
+    parts = place / "parts"  # as of processes that were killed
+    shutil.copytree(place / "output/nsync/negatives/negatives", parts)
+    (parts / "manifest.json").rename(parts / "manifest.0123abcd.json")
     told = {
         lora: (
             f"a LoRA of {layers} layers: network",
@@ -222,6 +226,7 @@ def test_the_lora_is_compared_scored_and_told_of(place, lora, capsys):
         folder: ("a comparison of 2 arms: base 5, sunset 5",),
         place / "output/nsync/runs/sunset": ("steps: 4 of 4", "rule: nsync"),
         place / "output/nsync/negatives/negatives": ("a negative set of 6 pictures",),
+        parts: ("a negative set of 6 pictures",),
     }
     for path, lines in told.items():
         assert main(["inspect", str(path)]) == DONE
