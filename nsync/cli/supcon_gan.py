@@ -106,26 +106,14 @@ def run(asked: GanFile, dry_run: bool = False) -> Outcome:
     def export(learned: ModulesLearned, made: int) -> dict[str, Path]:
         title = export_title(folder.name, made, settings.steps)
         path = numbered(asked.output / "t2i_gans" / f"{title}.safetensors")
-        training = {**(RunFolder(folder).config() or {}), "steps": made}
-        save_model(
-            path, learned[AVERAGE], family, encoders, title=title, training=training, vision=vision
-        )
+        told = {"title": title, "training": {**(RunFolder(folder).config() or {}), "steps": made}}
+        save_model(path, learned[AVERAGE], family, encoders, vision=vision, **told)
         return {"model": path}
 
     preview = _previews(encoders, prompts, settings.seed, folder / "samples")
     with items("Encoding") as on_item, steps(folder.name, settings.steps, "loss_g") as on_step:
-        result = train(
-            settings,
-            family,
-            encoders,
-            pairs,
-            folder,
-            export,
-            vision=vision,
-            on_step=on_step,
-            on_item=on_item,
-            preview=preview,
-        )
+        watched = {"on_step": on_step, "on_item": on_item, "preview": preview}
+        result = train(settings, family, encoders, pairs, folder, export, vision=vision, **watched)
     return ended(result, settings.steps)
 
 
