@@ -17,7 +17,6 @@ SMALL, CLIP = ENCODERS = ("small", "clip")
 REAL = "real"
 """The family and arm of what is measured of real pictures: the ends of all scales."""
 
-STYLE, SHAPE = LABELS = ("style", "shape")
 ONE, SEVERAL = OBJECTS = ("one", "several")
 
 

@@ -9,11 +9,12 @@ from nsync.supcon.gan import FAMILIES
 from nsync.supcon.gan.settings import defaults
 from nsync.supcon.gan.training import check_penalties
 from nsync.supcon.pretrain_settings import PretrainSettings
+from nsync.tiny.labelled import LABEL_BY, STYLE
 from nsync.tiny.world import STYLES
 
 from ..studies.yaml_reader import Reader, complaint, read_yaml
 from .arms import CONTRASTS, PHASES
-from .study import DECIDED_SIZES, LABELS, OBJECTS, ClipSizes, Plan, Study
+from .study import DECIDED_SIZES, OBJECTS, ClipSizes, Plan, Study
 from .world import contents_of
 
 _ARM = "the arm decides"
@@ -66,7 +67,7 @@ class _Reader(Reader):
             families=self._families(data, counts),
             contrasts=self.several("contrasts", data.get("contrasts"), CONTRASTS),
             phases=self.several("phases", data.get("phases"), PHASES),
-            labels=self.several("labels", data.get("labels"), LABELS),
+            labels=self.several("labels", data.get("labels"), LABEL_BY),
             objects=self.several("objects", data.get("objects"), OBJECTS),
             seeds=self.numbers("seeds", data.get("seeds"), 0),
             styles=self.several("styles", data.get("styles"), tuple(STYLES)),
@@ -110,7 +111,7 @@ class _Reader(Reader):
             most = len(contents_of(objects)) - 1
             if study.held_out > most:
                 self.wrong("held_out", f"at most {most}, of all scenes but one", study.held_out)
-        if len(study.styles) < 2 and "style" in study.labels:
+        if len(study.styles) < 2 and STYLE in study.labels:
             self.wrong("styles", "at least two, to be labels", list(study.styles))
 
     def _ask(self, path: str, check: Callable[[], None]) -> None:

@@ -11,10 +11,11 @@ from nsync.draws import derive_seed, generator
 from nsync.pictures.buckets import fit
 from nsync.pictures.images import to_uint8
 from nsync.style_set import StyleItem, StyleSet
+from nsync.tiny.labelled import SHAPE, label_of
 from nsync.tiny.scenes import COLOURS, COUNTS, PLACES, SHAPES, Scene
 from nsync.tiny.world import Styled, render_each
 
-from .study import ONE, SHAPE, Study, World
+from .study import ONE, Study, World
 
 PLAIN = 0  # the background of all scenes
 
@@ -85,14 +86,10 @@ def _style_set(study: Study, labels: str, every: Sequence[Styled], seed: int) ->
     asked = [every[order[place % len(every)]] for place in range(study.pictures)]
     pictures = _rendered(study, asked, derive_seed(seed, "training"))
     items = tuple(
-        StyleItem(f"picture_{place:05}", one.caption, _label(labels, one), pixels=picture)
+        StyleItem(f"picture_{place:05}", one.caption, label_of(labels, one), pixels=picture)
         for place, (one, picture) in enumerate(zip(asked, pictures, strict=True))
     )
     return StyleSet(items, token="sks", resolution=study.image_size)
-
-
-def _label(labels: str, one: Styled) -> str:
-    return SHAPES[one.scene.shape] if labels == SHAPE else one.style
 
 
 def _rendered(study: Study, asked: Sequence[Styled], seed: int) -> Tensor:

@@ -6,8 +6,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ...nsync.errors import InputError
-from ...nsync.supcon.labels import SEVERAL
-from ...nsync.tiny.scenes import COLOURS, PLACES, SHAPES
+from ...nsync.tiny.labelled import LABEL_BY, label_of
 from ...nsync.tiny.world import (
     PRETRAIN_STYLES,
     STYLES,
@@ -18,11 +17,6 @@ from ...nsync.tiny.world import (
 )
 
 ONE, UP_TO_THREE = "one object", "up to three objects"
-
-STYLE, SHAPE, BOTH, CAPTION, SEVERAL_LABELS = (
-    "style", "shape", "style and shape", "caption", "several labels"
-)  # fmt: skip
-LABEL_BY = (STYLE, SHAPE, BOTH, CAPTION, SEVERAL_LABELS)
 
 
 class TinyWorldPictures(io.ComfyNode):
@@ -71,24 +65,6 @@ class TinyWorldPictures(io.ComfyNode):
         pictures = render_each(shown, seed).movedim(1, -1).contiguous()
         labels = [label_of(label_by, one) for one in shown]
         return io.NodeOutput(list(pictures.split(1)), captions, labels, "\n".join(captions))
-
-
-def label_of(label_by: str, shown: Styled) -> str:
-    """The label of a picture, or its labels.
-
-    Args:
-        label_by: one of `LABEL_BY`.
-    """
-    scene = shown.scene
-    named, shape = in_words(shown.style), SHAPES[scene.shape]
-    several = (named, shape, tuple(COLOURS)[scene.colour], tuple(PLACES)[scene.place])
-    return {
-        STYLE: named,
-        SHAPE: shape,
-        BOTH: f"{named} {shape}",
-        CAPTION: shown.caption,
-        SEVERAL_LABELS: f"{SEVERAL} ".join(several),
-    }[label_by]
 
 
 def style_names(text: str) -> list[str]:
