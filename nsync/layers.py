@@ -10,6 +10,7 @@ ATTENTION = "attention"
 ATTENTION_AND_FEED_FORWARD = "attention and feed-forward"
 EVERYTHING = "all linear and convolution"
 LAYER_CHOICES = (ATTENTION, ATTENTION_AND_FEED_FORWARD, EVERYTHING)
+LAYERS_RULE = f"one of {', '.join(LAYER_CHOICES)}, or a regular expression of whole layer names"
 
 # A path component that names attention (attn1, img_attn, self_attn, attention, T5's SelfAttention;
 # not diffusers' "attentions", which are whole blocks), and the fused attention layers of Flux and
@@ -42,22 +43,37 @@ def trainable_layers(network: nn.Module) -> dict[str, nn.Module]:
     return {path: layer for path, layer in network.named_modules() if _is_trainable(layer)}
 
 
+def names_layers(choice: str) -> bool:
+    """Whether it is one of `LAYER_CHOICES`, or a regular expression."""
+    try:
+        re.compile(choice)
+    except re.error:
+        return False
+    return bool(choice)
+
+
 def select_layers(network: nn.Module, choice: str) -> dict[str, nn.Module]:
-    """The layers of `network` that `choice` (one of `LAYER_CHOICES`) names, by path.
+    """The layers of `network` that a choice names, by path.
+
+    Args:
+        choice: one of `LAYER_CHOICES`; or a regular expression that the whole path of a layer
+            matches, as in PEFT, whose `target_modules` is one (`peft/tuners/tuners_utils.py`,
+            `check_target_module_exists`).
 
     Raises:
-        InputError: the choice is unknown, or the network has no such layer.
+        InputError: the choice is neither, or the network has no such layer.
     """
-    if choice not in LAYER_CHOICES:
-        raise InputError("layers", f"one of {', '.join(LAYER_CHOICES)}", repr(choice))
+    if not names_layers(choice):
+        raise InputError("layers", LAYERS_RULE, repr(choice))
     layers = trainable_layers(network)
     chosen = {path: layer for path, layer in layers.items() if _is_chosen(path, choice)}
     if not chosen:
+        some = ", ".join(list(layers)[:: len(layers) // 3 or 1][:3])
         raise InputError(
             "layers",
             f"a choice that names layers of {type(network).__name__}",
             repr(choice),
-            f"Choose '{EVERYTHING}'.",
+            f"There are {', '.join(map(repr, LAYER_CHOICES))}; its own names are such as {some}.",
         )
     return chosen
 
@@ -90,6 +106,8 @@ def _is_trainable(layer: nn.Module) -> bool:
 def _is_chosen(path: str, choice: str) -> bool:
     if choice == EVERYTHING:
         return not _ENDS.fullmatch(path)
+    if choice not in LAYER_CHOICES:
+        return bool(re.fullmatch(choice, path))
     attention = bool(_ATTENTION.search(path))
     if choice == ATTENTION:
         return attention

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from .layers import ATTENTION, LAYER_CHOICES
+from .layers import ATTENTION, LAYERS_RULE, names_layers
 from .optimizers import OPTIMIZERS, SCHEDULES, schedule_factor
 from .rules import RULES, needs_negative
 from .runs.judgements import (
@@ -43,7 +43,10 @@ class TrainSettings:
         batch: pictures per branch and pass, of all processes together; see `accumulate`.
         rank: of the LoRA.
         alpha: the LoRA is scaled by alpha / rank.
-        layers: one of `nsync.layers.LAYER_CHOICES`.
+        layers: one of `nsync.layers.LAYER_CHOICES`, or a regular expression that the whole name of
+            a layer of the network matches, in the names of the library that loaded it, as PEFT's
+            target_modules; it names nothing in text encoders, which then get attention and
+            feed-forward.
         seed: every random draw is derived from it.
         shared_noise: a negative gets the noise and the time of its positive.
         warmup: steps over which the learning rate rises linearly.
@@ -185,7 +188,7 @@ class TrainSettings:
         return [
             one_of(self, "rule", tuple(RULES)),
             one_of(self, "scope", SCOPES),
-            one_of(self, "layers", LAYER_CHOICES),
+            ("layers", LAYERS_RULE, self.layers, names_layers(self.layers)),
             one_of(self, "schedule", SCHEDULES),
             one_of(self, "precision", PRECISIONS),
             one_of(self, "trains", TRAINS),

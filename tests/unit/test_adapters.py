@@ -6,6 +6,8 @@ import pytest
 import torch
 from branch_runs import Added, random_adapters
 from denoisers import SmallDenoiser
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -206,8 +208,22 @@ def test_a_network_without_such_layers_is_an_input_error() -> None:
     network = nn.Sequential(nn.Linear(4, 4))
     with pytest.raises(InputError, match=r"`layers`.*Sequential.*all linear"):
         select_layers(network, ATTENTION)
-    with pytest.raises(InputError, match=r"`layers`.*'some'"):
+    with pytest.raises(InputError, match=r"`layers`.*'some'.*such as 0"):
         select_layers(network, "some")
+    with pytest.raises(InputError, match=r"or a regular expression of whole layer names; got '\('"):
+        select_layers(network, "(")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r".*attn1\.to_[qkv]", r"up_blocks\.\d+\..*to_out\.0", r".*\.conv1", "conv_in|.*proj_out"],
+)
+def test_an_expression_names_the_layers_that_peft_names(pattern: str) -> None:
+    network = SmallDenoiser().network
+    chosen = select_layers(network, pattern)
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=pattern), network)
+    theirs = {name for name, layer in network.named_modules() if isinstance(layer, LoraLayer)}
+    assert set(chosen) == theirs
 
 
 class Linear(nn.Module):

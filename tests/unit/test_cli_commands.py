@@ -158,6 +158,19 @@ def test_a_lora_of_another_model_is_refused(place, capsys):
     assert "Drawing" not in said  # the base neither: files are looked at before any work
 
 
+def test_layers_may_be_named_by_an_expression(place, capsys):
+    words = ["--settings.layers", r"up_blocks\..*attn1\.to_[qk]", "--name", "few_layers"]
+    words += ["--settings.steps", "1", "--settings.preview_every", "0"]
+    assert main(["train", "train.yaml", *words]) == DONE
+    names = load_file(place / "output/loras/few_layers.safetensors").keys()
+    kept = {name.partition(".")[0] for name in names}
+    assert kept
+    assert all("up_blocks" in one and one.endswith(("attn1_to_q", "attn1_to_k")) for one in kept)
+    said = asked(capsys, "train", "train.yaml", "--settings.layers", "atention", "--name", "none")
+    assert "`layers`: expected a choice that names layers of" in said
+    assert "attn1.to_q" in said or "conv" in said
+
+
 def test_an_encoder_that_is_none_is_told_by_its_key(place, capsys):
     save_file({"a": torch.ones(1)}, place / "no_csd.safetensors")
     words = ["--references", "pictures", "--candidates", "pictures", "--encoders.csd"]
