@@ -65,7 +65,8 @@ class Model:
         path: a diffusers pipeline's folder, or a checkpoint in one safetensors file, of Stable
             Diffusion 1, 2, XL, 3 or Flux; `tiny` for the embedded tiny base. Nothing is downloaded.
         config: for a single file, a folder with the pipeline's configuration and tokenizers, and
-            the weights of the parts that the file lacks.
+            the weights of the parts that the file lacks; of Stable Diffusion 1 and XL CLIP's
+            vocab.json and merges.txt are enough, and none of it is needed beside a ComfyUI.
         device: where it computes: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
         weights: in which precision its weights are held; training in fp32 wants fp32.
     """

@@ -2,8 +2,9 @@
 and nothing is unpickled.
 
 A single file holds weights alone. What else a pipeline consists of (configurations, tokenizers,
-the noise schedule) is taken from a folder that the user names, or from the base that diffusers
-knows the file's family by, where that lies in the local cache of the Hugging Face hub.
+the noise schedule) is taken from a folder that the user names; or, of bases that the file's shapes
+tell, from this package (`known`); or from the base that diffusers knows the file's family by, where
+that lies in the local cache of the Hugging Face hub.
 """
 
 import inspect
@@ -24,6 +25,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderMo
 from ..errors import InputError
 from .denoiser import FAMILIES, DiffusersDenoiser
 from .family import Family
+from .known import clip_tokenizer, clip_words, known_base
 
 _T = TypeVar("_T")
 
@@ -92,8 +94,7 @@ def _from_file(
 ) -> tuple[type[Family], dict[str, Any]]:
     """The family, and what is given to its constructor: all that the file does not hold."""
     shapes = _shapes(file)
-    if config is None:
-        config = _cached_config(file, shapes)
+    config, words = _configuration(file, shapes, config)
     index = _index("config", config)
     family = _family_of("config", config, index)
     inside = family.inside.items()
@@ -107,7 +108,11 @@ def _from_file(
             "Is it a LoRA, or of another family?",
         )
     parts, given = _parts(family, index)
-    _check_files("config", config, parts, weights=set(family.inside) - held)
+    if words:
+        tokenizers = [part for part in parts if part.startswith("tokenizer")]
+        given |= {part: _loaded(words, partial(clip_tokenizer, words, part)) for part in tokenizers}
+    rest = [part for part in parts if part not in given]
+    _check_files("config", config, rest, weights=set(family.inside) - held)
     lacking = [part for part in parts if part in family.inside and part not in held]
     given |= {part: _part(config, part, index, dtype) for part in lacking}
     return family, {"config": str(config), **_unused(family), **given}
@@ -129,19 +134,50 @@ def _shapes(file: Path) -> dict[str, torch.Tensor]:
     return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
 
 
-def _cached_config(file: Path, shapes: dict[str, torch.Tensor]) -> Path:
-    base = fetch_diffusers_config(shapes)["pretrained_model_name_or_path"]
+def _configuration(
+    file: Path, shapes: dict[str, torch.Tensor], config: Path | None
+) -> tuple[Path, Path | None]:
+    """The folder with the configuration, and that of CLIP's tokenizer where it is another."""
+    base = known_base(shapes)
+    if base is None or (config and (config / _INDEX).is_file()):
+        return config or _cached_config(file, shapes), None
+    if words := clip_words(config):
+        return base, words
+    if config is None and (cached := _cached(_hub_name(shapes))):
+        return cached, None
+    raise InputError(
+        "config",
+        "a folder with CLIP's tokenizer, tokenizer/vocab.json and tokenizer/merges.txt (what else "
+        f"{file.name} needs is known)",
+        str(config) if config else "none",
+        "ComfyUI has these two files in comfy/sd1_tokenizer: COMFYUI_PATH may name its folder.",
+    )
+
+
+def _hub_name(shapes: dict[str, torch.Tensor]) -> str:
+    return fetch_diffusers_config(shapes)["pretrained_model_name_or_path"]
+
+
+def _cached(base: str) -> Path | None:
+    """What the local cache of the hub has of a base, without its weights."""
     try:
-        found = snapshot_download(base, local_files_only=True, allow_patterns=_SMALL)
-    except LocalEntryNotFoundError as error:
+        return Path(snapshot_download(base, local_files_only=True, allow_patterns=_SMALL))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _cached_config(file: Path, shapes: dict[str, torch.Tensor]) -> Path:
+    base = _hub_name(shapes)
+    found = _cached(base)
+    if found is None:
         raise InputError(
             "config",
             f"a folder with the configuration of {file.name}: {_INDEX}, and a folder for each part "
             "that it names, with config.json, scheduler_config.json or the tokenizer's files in it",
             f"none, and {base} is not in the local Hugging Face cache",
             "They are the small files of the base's diffusers folder, all but its weights.",
-        ) from error
-    return Path(found)
+        )
+    return found
 
 
 def _index(name: str, folder: Path) -> dict[str, Any]:

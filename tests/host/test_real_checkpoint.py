@@ -1,5 +1,6 @@
 """A checkpoint file of full size: SD1.5's real keys and shapes, random weights."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -21,9 +22,33 @@ def train_full_size(host):
     path = folder / "random_sd15.safetensors"
     values = random_checkpoint.write_sd15(path)
     try:
-        return {"millions": values / 1e6, **_train_and_load(host, trainer_graph, path.name)}
+        doors = _both_doors(host, path)
+        told = _train_and_load(host, trainer_graph, path.name)
+        return {"millions": values / 1e6, "doors": doors, **told}
     finally:
         path.unlink()
+
+
+def _both_doors(host, path):
+    """The file alone by diffusers, without a configuration, beside Load Checkpoint's objects."""
+    import folder_paths
+    import torch
+
+    loader = host.nodes["CheckpointLoaderSimple"]()
+    ours = host.module("nodes.host.adapter").HostDenoiser(*loader.load_checkpoint(path.name)[:3])
+    os.environ["COMFYUI_PATH"] = str(Path(folder_paths.__file__).parent)
+    theirs = host.module("nsync.pipelines.loading").load(path)
+    latents, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    texts, times = ["a fox in the style of sks", "a boat"], torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        losses = [
+            denoiser.loss(latents, denoiser.encode_prompts(texts), noise, times).tolist()
+            for denoiser in (ours, theirs)
+        ]
+        picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        codes = [denoiser.encode_images(picture) for denoiser in (ours, theirs)]
+    apart = float((codes[0] - codes[1]).abs().max() / codes[0].abs().max())
+    return {"losses": losses, "codes": apart, "same": ours.identity == theirs.identity}
 
 
 def _train_and_load(host, graphs, checkpoint):
@@ -95,6 +120,9 @@ def test_a_full_size_sd15_checkpoint_learns(in_host):
     done = in_host(train_full_size, timeout=1800)
     assert not done["error"]
     assert 1060 < done["millions"] < 1070
+    assert done["doors"]["losses"][1] == pytest.approx(done["doors"]["losses"][0], rel=1e-4)
+    assert done["doors"]["codes"] < 1e-4
+    assert done["doors"]["same"]
     for rule in RULES:
         assert done["rules"][rule]["unmatched"] == []
         assert done["rules"][rule]["layers"] == 128
