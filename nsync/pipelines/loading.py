@@ -9,7 +9,8 @@ that lies in the local cache of the Hugging Face hub.
 
 import inspect
 import json
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +40,7 @@ _UNUSED = {  # what some pipelines have and nothing here reads
 }
 _CLASSES = (AutoencoderKL, CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel)
 _WORDS = ("tokenizer.json", "vocab.json", "spiece.model")  # any of them makes a tokenizer
+_WEIGHTS = re.compile(r"\w+(?:\.(\w+))?(?:-\d{5}-of-\d{5})?\.safetensors")
 _SMALL = ["*.json", "*.txt", "*.model"]
 _FAILURES = (
     OSError, ValueError, KeyError, IndexError, RuntimeError, TypeError, AttributeError, ImportError,
@@ -86,7 +88,17 @@ def _from_folder(folder: Path) -> tuple[type[Family], dict[str, Any]]:
     family = _family_of("path", folder, index)
     parts, given = _parts(family, index)
     _check_files("path", folder, parts, weights=set(family.inside))
-    return family, {**_unused(family), **given}
+    return family, {**_unused(family), **given, "variant": _variant(folder, family.inside)}
+
+
+def _variant(folder: Path, parts: Iterable[str]) -> str | None:
+    """What stands in the names of a part's weights ("fp16"), where it has no others."""
+    for part in parts:
+        names = [path.name for path in (folder / part).glob("*.safetensors")]
+        found = {match[1] for name in names if (match := _WEIGHTS.fullmatch(name))}
+        if found and None not in found:
+            return min(found)
+    return None
 
 
 def _from_file(

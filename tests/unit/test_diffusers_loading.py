@@ -49,6 +49,17 @@ def test_a_folder_comes_back_as_it_was(make, tmp_path):
     assert not denoiser.network.training
 
 
+@pytest.mark.parametrize("make", [small_sd, without_t5])
+def test_weights_with_a_variant_in_their_name_are_found(make, tmp_path):
+    folder = tmp_path / "base"
+    make().save_pretrained(folder, variant="fp16")
+    assert not list(folder.rglob("*model.safetensors"))
+    assert load(folder).identity == DiffusersDenoiser(make()).identity
+    for path in folder.rglob("vae/*.fp16.safetensors"):  # a part without it beside the others
+        path.rename(path.with_name(path.name.replace(".fp16", "")))
+    assert load(folder).identity == DiffusersDenoiser(make()).identity
+
+
 def test_weights_are_read_in_the_precision_asked_for(tmp_path):
     denoiser = load(saved(small_sd, tmp_path / "base"), dtype=torch.bfloat16)
     assert denoiser.network.dtype == torch.bfloat16
