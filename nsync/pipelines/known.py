@@ -70,7 +70,8 @@ def _places(given: Path | None) -> Iterator[Path]:
     if given:
         yield from (given / "tokenizer", given)
     named = os.environ.get("COMFYUI_PATH")
-    around = Path(__file__).absolute().parents[4]  # ComfyUI/custom_nodes/<pack>/nsync/pipelines/...
+    pack = Path(__file__).absolute().parents[2]
+    around = pack.parent.parent  # ComfyUI/custom_nodes/<pack>; of a pack in the root the root again
     for comfyui in (Path(named) if named else around, around):
         yield comfyui / "comfy" / "sd1_tokenizer"
 

@@ -91,6 +91,8 @@ def test_the_tokenizer_is_the_users_or_comfyuis(words, tmp_path, monkeypatch):
     inside = tmp_path / "ComfyUI/custom_nodes/pack/nsync/pipelines/known.py"
     monkeypatch.setattr(known, "__file__", str(inside))
     assert known.clip_words(None) == words
+    monkeypatch.setattr(known, "__file__", "/app/nsync/pipelines/known.py")  # as in a container
+    assert known.clip_words(None) is None
 
 
 def test_the_second_tokenizer_of_sdxl_fills_up_with_exclamation_marks(words):
