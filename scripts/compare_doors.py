@@ -20,9 +20,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comfy_host import PACK, ComfyServer, HostFailed, Installation, PromptRefused
-from demo import QUICKSTART, DemoFailed, hand_over, terminated_like_interrupted
-from provision import SetupFailed, prepare
+from comfy_host import PACK, ComfyServer, Installation
+from demo import QUICKSTART, DemoFailed, finish, hand_over, terminated_like_interrupted
+from provision import prepare
 from workflow_api import to_api
 
 if TYPE_CHECKING:  # of the host's Python, which runs the rest
@@ -34,7 +34,6 @@ Json = dict[str, Any]
 
 OUTPUT = PACK / "output" / "doors"
 PAGE = PACK / "docs" / "command_line.md"
-PICTURES = 64
 GRAPH, COMMAND_LINE = DOORS = ("graph", "command_line")
 ROWS = 6
 
@@ -91,8 +90,7 @@ def judge(server: ComfyServer, prompt: Json, seeds: int) -> Json:
 
     source = next(n["inputs"] for n in prompt.values() if "TinyStylePictures" in n["class_type"])
     trained = {scene.caption() for scene in draw_scenes(source["count"], source["seed"])}
-    drawn = draw_scenes(PICTURES * 4, demo_report.SCENE_SEED)
-    scenes = [one for one in drawn if one.caption() not in trained][:PICTURES]
+    scenes = demo_report.scenes_beside(trained)
     prompts = [f"{scene.caption()} in the style of sks" for scene in scenes]
     names = [name_of(door, seed) for seed in range(seeds) for door in DOORS]
     loras = {"base": None, **{name: f"{name}.safetensors" for name in names}}
@@ -178,10 +176,4 @@ def _nsync(place: Path, *words: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    try:
-        sys.exit(main())
-    except (SetupFailed, HostFailed, PromptRefused, DemoFailed) as failure:
-        sys.exit(f"[doors] {failure}")
-    except KeyboardInterrupt:
-        sys.exit("[doors] interrupted")
+    finish(main, "doors")

@@ -13,9 +13,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from comfy_host import PACK, ComfyServer, HostFailed, Installation, PromptRefused
 from provision import SetupFailed, prepare
@@ -113,11 +114,16 @@ def main() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def finish(main: Callable[[], int], name: str) -> NoReturn:
+    """Run a script's `main` and end the process; what a user can mend is told in one line."""
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
     try:
         sys.exit(main())
     except (SetupFailed, HostFailed, PromptRefused, DemoFailed) as failure:
-        sys.exit(f"[demo] {failure}")
+        sys.exit(f"[{name}] {failure}")
     except KeyboardInterrupt:
-        sys.exit("[demo] interrupted")
+        sys.exit(f"[{name}] interrupted")
+
+
+if __name__ == "__main__":
+    finish(main, "demo")

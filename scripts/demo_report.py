@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,18 @@ class Result:
 
     def scenes(self) -> list[Scene]:
         """Scenes whose captions were not trained on."""
-        drawn = draw_scenes(PICTURES * 4, SCENE_SEED)
-        return [scene for scene in drawn if scene.caption() not in self.captions][:PICTURES]
+        return scenes_beside(self.captions)
 
     def prompts(self) -> list[str]:
         """Their prompts, style token included."""
         words = {"token": self.token}
         return [self.template.format(caption=s.caption(), **words) for s in self.scenes()]
+
+
+def scenes_beside(captions: Collection[str]) -> list[Scene]:
+    """The scenes that are drawn for the ruler: none that these captions tell of."""
+    drawn = draw_scenes(PICTURES * 4, SCENE_SEED)
+    return [scene for scene in drawn if scene.caption() not in captions][:PICTURES]
 
 
 def draw(

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from comfy_host import PACK, ComfyServer, HostFailed, Installation, Outcome, PromptRefused
-from demo import DemoFailed, hand_over, options, output_folder, terminated_like_interrupted
+from comfy_host import PACK, ComfyServer, Installation, Outcome
+from demo import DemoFailed, finish, hand_over, options, output_folder, terminated_like_interrupted
 from litegraph import Graph
-from provision import SetupFailed, prepare
+from provision import prepare
 from workflow_api import to_api
 
 STEPS, SAVE_EVERY, KILLS = 60, 10, 2
@@ -123,11 +123,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     sys.path.insert(0, str(PACK))
-    try:
-        sys.exit(main())
-    except (SetupFailed, HostFailed, PromptRefused, DemoFailed) as failure:
-        sys.exit(f"[demo] {failure}")
-    except KeyboardInterrupt:
-        sys.exit("[demo] interrupted")
+    finish(main, "demo")

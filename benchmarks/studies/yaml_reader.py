@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
@@ -45,11 +45,21 @@ class Reader:
 
     problems: list[str] = field(default_factory=list)
 
-    def check(self, file: Path) -> None:
-        """Raise one `InputError` that names every problem, if there are any."""
+    def study(self, data: object) -> Any:
+        """The study in what a file holds, as far as it is one; problems are remembered."""
+        raise NotImplementedError
+
+    def read(self, file: Path) -> Any:
+        """The study that a file describes.
+
+        Raises:
+            InputError: it cannot be read as YAML, or is no study: every problem is named.
+        """
+        study = self.study(read_yaml(file))
         if self.problems:
             found = "".join(f"\n  {problem}" for problem in self.problems)
             raise InputError(file.name, "a study", f"{len(self.problems)} wrong:{found}\n")
+        return study
 
     def wrong(self, path: str, expected: str, got: object) -> None:
         """Remember a problem; a number that YAML took for a word is explained."""

@@ -9,7 +9,7 @@ from nsync.denoiser import SamplerSettings
 from nsync.negatives import NegativeSettings
 from nsync.settings import TRAINS, TrainSettings
 
-from ..studies.yaml_reader import Reader, complaint, read_yaml
+from ..studies.yaml_reader import Reader, complaint
 from .families import FAMILIES
 from .study import BASE, EQUALS, KINDS, PICTURES, REPORTING, TOKEN, TUNING_STYLES, Arm, Study
 from .trials.choice import Trial
@@ -41,10 +41,7 @@ def read_study(file: Path) -> Study:
         InputError: the file cannot be read as YAML; or it is no study, and then every wrong key is
             named by its path.
     """
-    reader = _Reader()
-    study = reader.study(read_yaml(file))
-    reader.check(file)
-    return study
+    return _Reader().read(file)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from nsync.supcon.pretrain_settings import PretrainSettings
 from nsync.tiny.labelled import LABEL_BY, STYLE
 from nsync.tiny.world import STYLES
 
-from ..studies.yaml_reader import Reader, complaint, read_yaml
+from ..studies.yaml_reader import Reader, complaint
 from .arms import CONTRASTS, PHASES
 from .study import DECIDED_SIZES, OBJECTS, ClipSizes, Plan, Study
 from .world import contents_of
@@ -47,10 +47,7 @@ def read_study(file: Path) -> Study:
         InputError: the file cannot be read as YAML; or it is no study, and then every wrong key is
             named by its path.
     """
-    reader = _Reader()
-    study = reader.study(read_yaml(file))
-    reader.check(file)
-    return study
+    return _Reader().read(file)
 
 
 @dataclass

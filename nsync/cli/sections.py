@@ -1,6 +1,7 @@
 """What several commands ask for: the model, the pictures, how previews are drawn."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +18,12 @@ TINY = "tiny"
 
 def a_file(settings: object, name: str, needed: bool = False) -> Judgement:
     """A file that is there; nothing given is good where none is needed."""
-    path = getattr(settings, name)
-    good = not needed if path is None else path.is_file()
-    return name, "a file that is there", _told(path), good
+    return _there(settings, name, "file", Path.is_file, needed)
 
 
 def a_folder(settings: object, name: str, needed: bool = False) -> Judgement:
     """Likewise a folder."""
-    path = getattr(settings, name)
-    good = not needed if path is None else path.is_dir()
-    return name, "a folder that is there", _told(path), good
+    return _there(settings, name, "folder", Path.is_dir, needed)
 
 
 def files(settings: object, name: str) -> Judgement:
@@ -51,6 +48,14 @@ def a_name(settings: object, name: str) -> Judgement:
     except InputError as error:
         return name, error.expected, value, False
     return name, "a file name", value, True
+
+
+def _there(
+    settings: object, name: str, what: str, is_there: Callable[[Path], bool], needed: bool
+) -> Judgement:
+    path = getattr(settings, name)
+    good = not needed if path is None else is_there(path)
+    return name, f"a {what} that is there", _told(path), good
 
 
 def _told(path: Path | None) -> str:

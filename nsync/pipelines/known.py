@@ -69,11 +69,10 @@ def clip_tokenizer(words: Path, part: str) -> PreTrainedTokenizerBase:
 def _places(given: Path | None) -> Iterator[Path]:
     if given:
         yield from (given / "tokenizer", given)
-    named = os.environ.get("COMFYUI_PATH")
     pack = Path(__file__).absolute().parents[2]
     around = pack.parent.parent  # ComfyUI/custom_nodes/<pack>; of a pack in the root the root again
-    for comfyui in (Path(named) if named else around, around):
-        yield comfyui / "comfy" / "sd1_tokenizer"
+    for comfyui in filter(None, (os.environ.get("COMFYUI_PATH"), around)):
+        yield Path(comfyui) / "comfy" / "sd1_tokenizer"
 
 
 def _has_words(place: Path) -> bool:
