@@ -2,39 +2,73 @@
 
 import argparse
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from .records import copy_records
 from .run import Outcome
 
 
+class Named(Protocol):
+    """A study, as far as its command line knows it."""
+
+    @property
+    def name(self) -> str:
+        """That of its folder."""
+        ...
+
+
+S = TypeVar("S", bound=Named)
+Run = Callable[[S, Path, int | None, float | None], Outcome]
+"""Runs a study in its folder: by how many processes, for how many minutes."""
+
+
 def add_run(commands: argparse._SubParsersAction) -> None:
     """The command `run`."""
     run = commands.add_parser("run")
-    run.add_argument("study", type=Path, help="its YAML file")
+    run.add_argument("studies", type=Path, nargs="+", metavar="study", help="its YAML file")
     run.add_argument("--processes", type=_from_one, help="as many as cores, if not given")
     run.add_argument("--minutes", type=float, help="stop after so many")
 
 
-def run_command(output: Path, reports: Path, run: Callable[[Path], Outcome]) -> int:
-    """Run a study until it is done or stopped; 0 if no cell failed.
+def run_command(
+    args: argparse.Namespace,
+    read: Callable[[Path], S],
+    run: Run[S],
+    output: Path,
+    reports: Path,
+) -> int:
+    """Run studies one after the other until all are done or stopped; 0 if no cell failed.
 
     Args:
-        output: folder of the study.
-        reports: where its records are kept in the repository; a fresh clone goes on after them.
-        run: given the folder.
+        args: those of `add_run`.
+        read: a study from its file; all are read before the first is run.
+        output: has a folder for each study.
+        reports: where their records are kept in the repository; a fresh clone goes on after them.
+
+    Raises:
+        InputError: a file is no study, or its folder has records of another.
     """
-    if not output.exists():
-        copy_records(reports, output)
+    studies = [read(file) for file in args.studies]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        outcome = run(output)
-    except KeyboardInterrupt:
-        print("Stopped; the same command goes on with the cells that are not done.")
-        return 130
-    print(f"{outcome.done} of {outcome.cells} cells done, {len(outcome.failed)} failed")
-    return 1 if outcome.failed else 0
+    begun, failed = time.monotonic(), 0
+    for study in studies:
+        folder = output / study.name
+        if not folder.exists():
+            copy_records(reports / study.name, folder)
+        spent = (time.monotonic() - begun) / 60
+        left = None if args.minutes is None else max(0.0, args.minutes - spent)
+        try:
+            outcome = run(study, folder, args.processes, left)
+        except KeyboardInterrupt:
+            print("Stopped; the same command goes on with the cells that are not done.")
+            return 130
+        failed += len(outcome.failed)
+        done = f"{outcome.done} of {outcome.cells} cells done"
+        print(f"{study.name}: {done}, {len(outcome.failed)} failed")
+    return 1 if failed else 0
 
 
 def _from_one(text: str) -> int:

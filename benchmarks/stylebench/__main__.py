@@ -1,17 +1,17 @@
-"""usage: python -m benchmarks.stylebench run STUDY.yaml [--processes N] [--minutes M]
+"""usage: python -m benchmarks.stylebench run STUDY.yaml [...] [--processes N] [--minutes M]
        python -m benchmarks.stylebench report STUDY
        python -m benchmarks.stylebench stop STUDY --drift BOUND [BOUND ...]
 
-`run` runs what has not been run of a study, and can be stopped and called again at any time; in a
-fresh clone it goes on after the records in docs/stylebench/STUDY, if there are any. `report` writes
-tables, figures, the page and the records themselves there. `stop` prints what an early stop at a
-bound of the drift would have kept, and what each arm comes to without.
+`run` runs what has not been run of one study or several, one after the other, and can be stopped
+and called again at any time; in a fresh clone it goes on after the records in
+docs/stylebench/STUDY, if there are any. `report` writes tables, figures, the page and the records
+themselves there. `stop` prints what an early stop at a bound of the drift would have kept, and what
+each arm comes to without.
 """
 
 import argparse
 import math
 import sys
-from functools import partial
 from pathlib import Path
 
 from nsync.errors import InputError
@@ -35,7 +35,7 @@ def main() -> int:
             return _report(args.study)
         if args.command == "stop":
             return _stop(args.study, args.drift)
-        return _run(args)
+        return run_command(args, read_study, run_study, OUTPUT, REPORTS)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -53,12 +53,6 @@ def _stop(name: str, bounds: list[float]) -> int:
     records = read_records(OUTPUT / name / "records.jsonl")
     print(as_markdown(stopped(records, [*bounds, math.inf])), end="")
     return 0
-
-
-def _run(args: argparse.Namespace) -> int:
-    study = read_study(args.study)
-    run = partial(run_study, study, processes=args.processes, minutes=args.minutes)
-    return run_command(OUTPUT / study.name, REPORTS / study.name, run)
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,14 +1,14 @@
-"""usage: python -m benchmarks.supcon run STUDY.yaml [--processes N] [--minutes M]
+"""usage: python -m benchmarks.supcon run STUDY.yaml [...] [--processes N] [--minutes M]
        python -m benchmarks.supcon report STUDY
 
-`run` runs what has not been run of a study, and can be stopped and called again at any time; in a
-fresh clone it goes on after the records in docs/supcon/STUDY, if there are any. `report` writes the
-tables, a sheet of pictures for each family and the records themselves there.
+`run` runs what has not been run of one study or several, one after the other, and can be stopped
+and called again at any time; in a fresh clone it goes on after the records in docs/supcon/STUDY, if
+there are any. `report` writes the tables, a sheet of pictures for each family and the records
+themselves there.
 """
 
 import argparse
 import sys
-from functools import partial
 from pathlib import Path
 
 from nsync.errors import InputError
@@ -27,7 +27,9 @@ def main() -> int:
     """Run the command; 0 if all went well, even if not all is done."""
     args = _arguments()
     try:
-        return _report(args.study) if args.command == "report" else _run(args)
+        if args.command == "report":
+            return _report(args.study)
+        return run_command(args, read_study, run_study, OUTPUT, REPORTS)
     except InputError as error:
         print(error, file=sys.stderr)
         return 2
@@ -37,12 +39,6 @@ def _report(name: str) -> int:
     print(report(OUTPUT / name, REPORTS / name))
     copy_records(OUTPUT / name, REPORTS / name)
     return 0
-
-
-def _run(args: argparse.Namespace) -> int:
-    study = read_study(args.study)
-    run = partial(run_study, study, processes=args.processes, minutes=args.minutes)
-    return run_command(OUTPUT / study.name, REPORTS / study.name, run)
 
 
 def _arguments() -> argparse.Namespace:
