@@ -21,21 +21,22 @@ def verdict(fine: bool) -> str:
     return "pass" if fine else "FAIL"
 
 
-def surroundings(device: str, host: str) -> str:
+def surroundings(device: str, host: str = "") -> str:
     """Hardware and versions in one line.
 
     Args:
         device: the accelerator's name, or "no GPU".
-        host: ComfyUI's version.
+        host: ComfyUI's version; "" where it takes no part.
     """
     import torch  # not at the top: this program may yet have to look for a Python that has it
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{name} {version(name)}" for name in _PACKAGES]
+    versions += [f"ComfyUI {host}"] if host else []
     return (
         f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {device}; "
-        f"{', '.join(versions)}, ComfyUI {host}; load of the machine before the start {load:.1f}."
+        f"{', '.join(versions)}; load of the machine before the start {load:.1f}."
     )
 
 
