@@ -7,6 +7,7 @@ index.html     the answer, the numbers, plots and pictures, all inside it
 table.csv      a row per adapter and arm
 result.json    everything that was computed
 forest.png, curves.png, exchange.png
+sheet.jpg      style by style: true renders, plain training, the leading arm
 """
 
 import base64
@@ -22,6 +23,7 @@ from nsync.errors import InputError
 from nsync.files import write_atomic
 from nsync.pictures.images import png
 
+from ..studies.pictures import sheet
 from . import figures, table
 from .analysis import analyse
 from .notes import counted
@@ -33,7 +35,8 @@ _SCORES = (
     "style_hit", "content", "balanced", "drift", "plain_content", "frechet", "similarity",
     "diversity", "copies", "cos_negative", "removed",
 )  # fmt: skip
-_QUALITY = 92  # of the pictures inside the page: JPEG, a third of their size as PNG
+TRUE = "true renders"
+_QUALITY = 92  # of pictures: JPEG, a third of their size as PNG
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def report(study_folder: Path, target: Path, baselines: Sequence[str] | None = N
     page = _page(found, plots, study_folder / "pictures")
     for name, data in plots.items():
         write_atomic(target / f"{name}.png", data)
+    if rows := _lead(found, study_folder / "pictures"):
+        write_atomic(target / "sheet.jpg", _jpeg(sheet(rows)))
     write_atomic(target / "table.csv", table.as_csv(found))
     write_atomic(target / "result.json", table.as_json(found))
     write_atomic(target / "index.html", page)
@@ -120,28 +125,59 @@ def _strips(found: Analysis, style: str, folder: Path) -> dict[str, list[Strip]]
     """By adapter: true renders, the base, every arm; all of the first seed that was drawn."""
     groups = {}
     for adapter in found.adapters:
-        places = [folder / style / str(seed) for seed in found.seeds]
-        place = next((one for one in places if (one / adapter).is_dir()), None)
+        place = _place(found, style, adapter, folder)
         if place is None:
             continue
-        rows = [("true renders", place / "reference.png")]
+        rows = [(TRUE, place / "reference.png")]
         rows += [(arm, place / adapter / f"{arm}.png") for arm in (BASE, *found.arms)]
         groups[adapter] = [Strip(name, _strip(path)) for name, path in rows if path.exists()]
     return groups
 
 
+def _place(found: Analysis, style: str, adapter: str, folder: Path) -> Path | None:
+    """The pictures of a style, of the first seed that was drawn."""
+    places = [folder / style / str(seed) for seed in found.seeds]
+    return next((one for one in places if (one / adapter).is_dir()), None)
+
+
+def _lead(found: Analysis, folder: Path) -> list[tuple[str, Image.Image]]:
+    """Of the arm that leads, plain training that saw as many pictures, and true renders: the
+    styles of which there are all three, by the first adapter."""
+    adapter = found.adapters[0]
+    arm = next((one for one in found.arms if one not in found.baselines), None)
+    ruling = next((r for r in found.rulings if (r.adapter, r.arm) == (adapter, arm)), None)
+    rows = []
+    for style in found.styles if ruling else ():
+        place = _place(found, style, adapter, folder)
+        if place is None:
+            continue
+        arms = {name: place / adapter / f"{name}.png" for name in (ruling.equal_pictures, arm)}
+        files = {TRUE: place / "reference.png", **arms}
+        if all(file.exists() for file in files.values()):
+            rows += [(f"{style}: {name}", _opened(file)) for name, file in files.items()]
+    return rows
+
+
 def _strip(path: Path) -> str:
+    return _inline(_jpeg(_opened(path)), "jpeg")
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=_QUALITY, subsampling=0)
+    return data.getvalue()
+
+
+def _opened(path: Path) -> Image.Image:
     """Raises an `InputError` for a file that is no picture."""
     try:
         with Image.open(path) as picture:
-            data = io.BytesIO()
-            picture.convert("RGB").save(data, "JPEG", quality=_QUALITY, subsampling=0)
+            return picture.convert("RGB")
     except OSError as error:
         remedy = "Remove it, or measure its cell again."
         raise InputError(
             "pictures", f"a picture in {path}", type(error).__name__, remedy
         ) from error
-    return _inline(data.getvalue(), "jpeg")
 
 
 def _inline(data: bytes, kind: str) -> str:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from nsync.errors import InputError
 from nsync.evaluation.result import Interval
@@ -20,6 +20,7 @@ from nsync.evaluation.verdict import probability
 from nsync.files import write_atomic
 from nsync.pictures.images import png
 
+from ..studies.pictures import sheet
 from ..studies.records import RECORDS, Record, read
 from .analysis import CLAIMED, METHOD, METRICS, PRIMARY, Analysis, Difference, analyse
 from .arms import BASELINE
@@ -29,7 +30,7 @@ from .study import REAL, Cell
 _SHOWN = ("frechet", "inception", "precision", "style", "shape", "colour", "place", "all")
 _COMPARED = ("frechet", "inception", "precision", "all")
 _MARKS = {"better": " **better**", "worse": " **worse**"}
-_NAME, _SCALE, _GAP = 190, 2, 4
+_SCALE = 2  # of pictures of 32 px
 
 
 def report(folder: Path, target: Path) -> Path:
@@ -43,8 +44,8 @@ def report(folder: Path, target: Path) -> Path:
         raise InputError("records", f"records in {folder}", "none", "Run the study.")
     found = analyse(records)
     for family in found.families:
-        if sheet := _sheet(found, family, records, folder):
-            write_atomic(target / f"sheet_{family}.png", png(sheet))
+        if shown := _sheet(found, family, records, folder):
+            write_atomic(target / f"sheet_{family}.png", png(shown))
     write_atomic(target / "table.csv", as_csv(found))
     told = json.dumps(found.as_dict(), indent=1, allow_nan=False)
     write_atomic(target / "result.json", told + "\n")
@@ -150,14 +151,5 @@ def _sheet(
     world = next(cell_of(r) for r in records if r["family"] == family)
     names = [(REAL, REAL), *(row for row in _rows(found) if row[0] == family)]
     files = {n: strip_file(folder, Cell(f, n, *world[2:])) for f, n in names}
-    strips = {name: Image.open(file) for name, file in files.items() if file.exists()}
-    if not strips:
-        return None
-    width, height = (_SCALE * side for side in next(iter(strips.values())).size)
-    sheet = Image.new("RGB", (_NAME + width, len(strips) * (height + _GAP)), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for row, (name, strip) in enumerate(strips.items()):
-        top = row * (height + _GAP)
-        pen.text((4, top + height // 2 - 8), name, "#222222", font)
-        sheet.paste(strip.resize((width, height), Image.Resampling.NEAREST), (_NAME, top))
-    return sheet
+    rows = [(name, Image.open(file)) for name, file in files.items() if file.exists()]
+    return sheet(rows, _SCALE) if rows else None

@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from PIL import Image
 from stylebench_records import record, study
@@ -38,8 +39,10 @@ def made(tmp_path_factory):
     folder = write_study(root / "in", records + [one for one in twin if one["arm"] != "base"])
     place = folder / "pictures" / "s3" / "1"
     write_strip(place / "reference.png", "red")
-    for arm in ("base", "plain", "good"):
+    for arm in ("base", "plain"):
         write_strip(place / "LoRA" / f"{arm}.png", "blue")
+    write_strip(place / "LoRA" / "plain wide.png", "lime")
+    write_strip(place / "LoRA" / "good.png", "yellow")
     return folder, report(folder, root / "out" / "page")
 
 
@@ -131,8 +134,17 @@ def test_the_result_is_all_of_the_analysis(made):
 
 def test_pictures_that_are_there_are_shown_in_order(made):
     text = made[1].read_text(encoding="utf-8")
-    assert Tags(text).strips == ["true renders", "base", "plain", "good"]
+    assert Tags(text).strips == ["true renders", "base", "plain", "plain wide", "good"]
     assert re.findall(r"<summary>(.*?)</summary>", text) == ["s3"]
+
+
+def test_the_sheet_has_the_leading_arm_below_plain_training_of_as_many_pictures(made):
+    with Image.open(made[1].parent / "sheet.jpg") as sheet:
+        colours = [sheet.getpixel((sheet.width - 9, 68 * row + 30)) for row in range(3)]
+        expected = [(255, 0, 0), (0, 255, 0), (255, 255, 0)]
+        assert np.abs(np.subtract(colours, expected)).max() < 5  # JPEG
+        assert sheet.height == 3 * 68
+        assert sheet.width > 512
 
 
 def test_plots_are_pictures(made):
@@ -151,6 +163,7 @@ def test_a_study_of_one_style_without_pictures_has_a_page(tmp_path):
     assert "2 trainings (1 style, 1 seed, 2 arms, 1 adapter) of 100 steps" in text
     assert "<h2>Pictures</h2>" not in text
     assert Tags(text).open == []
+    assert not (tmp_path / "out" / "sheet.jpg").exists()
 
 
 def test_a_study_that_has_only_begun_says_so(tmp_path):
