@@ -2,10 +2,13 @@
 
 import argparse
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+from nsync.errors import InputError
 
 from .records import copy_records
 from .run import Outcome
@@ -40,7 +43,7 @@ def run_command(
     output: Path,
     reports: Path,
 ) -> int:
-    """Run studies one after the other until all are done or stopped; 0 if no cell failed.
+    """Run studies one after the other until all are done or stopped; 0 if nothing failed.
 
     Args:
         args: those of `add_run`.
@@ -49,7 +52,7 @@ def run_command(
         reports: where their records are kept in the repository; a fresh clone goes on after them.
 
     Raises:
-        InputError: a file is no study, or its folder has records of another.
+        InputError: a file is no study. A study that cannot be run is told, and the next one runs.
     """
     studies = [read(file) for file in args.studies]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -62,6 +65,10 @@ def run_command(
         left = None if args.minutes is None else max(0.0, args.minutes - spent)
         try:
             outcome = run(study, folder, args.processes, left)
+        except InputError as error:
+            print(f"{study.name}: {error}", file=sys.stderr)
+            failed += 1
+            continue
         except KeyboardInterrupt:
             print("Stopped; the same command goes on with the cells that are not done.")
             return 130

@@ -9,6 +9,7 @@ from ..studies.run import Group, Outcome, run_groups
 from .store import Records
 from .study import BASE, Study
 from .workshop import Workshop
+from .world import base_folder
 
 
 def run_study(
@@ -25,9 +26,10 @@ def run_study(
         processes, minutes, tell: see `studies.run.run_groups`.
 
     Raises:
-        InputError: `folder` has records of a study by other settings.
+        InputError: the base is not here; `folder` has records of a study by other settings.
         RuntimeError: a process ended by itself, or what the cells of a seed share was not made.
     """
+    base_folder(study.base_seed)
     records = Records(study, folder)
     cells = list(study.cells())
     todo = [cell for cell in cells if cell not in records.done]

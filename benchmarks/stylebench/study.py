@@ -103,6 +103,7 @@ class Study:
         plain_pictures: other captions, drawn without it.
         measure_at: steps after which is measured, ascending; training ends with the last.
         sampler: how the measured pictures are drawn.
+        base_seed: of the base that is taught; 0 is the shipped one. See `world.base_folder`.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Study:
     measure_at: tuple[int, ...]
     sampler: SamplerSettings
     arms: tuple[Arm, ...]
+    base_seed: int = 0
 
     @property
     def family(self) -> Family:
@@ -167,12 +169,14 @@ class Study:
         common = {
             name: value
             for name, value in asdict(self).items()
-            if name not in ("arms", "styles", "seeds", "adapters")
+            if name not in ("arms", "styles", "seeds", "adapters", "base_seed")
         }
         arms = {arm.name: _arm_facts(arm) for arm in self.arms}
         facts = {**common, "token": TOKEN, "nsync": __version__, "arms": arms}
         if self.family != FIRST_FAMILY:  # facts of studies from before there was another
             facts["ruler"] = hashlib.sha256(self.family.ruler.read_bytes()).hexdigest()
+        if self.base_seed:
+            facts["base_seed"] = self.base_seed
         return facts
 
 

@@ -27,7 +27,7 @@ _DECIDED = {
 }
 _TOP = (
     "name", "kind", "styles", "seeds", "adapters", "positives", "pictures", "plain_pictures",
-    "measure_at", "settings", "negatives", "sampler", "arms",
+    "measure_at", "settings", "negatives", "sampler", "arms", "base_seed",
 )  # fmt: skip
 _SEED = {"seed": "`seeds` decides"}
 _COUNTS = {"positives": (2, 16), "pictures": (2, 256), "plain_pictures": (2, 64)}
@@ -64,6 +64,7 @@ class _Reader(Reader):
             measure_at=self.numbers("measure_at", data.get("measure_at"), 1),
             sampler=sampler,
             arms=self._arms(data.get("arms"), settings, negatives),
+            base_seed=self.whole("base_seed", data.get("base_seed", 0), 0),
             **counts,
         )
         self._judge(study)

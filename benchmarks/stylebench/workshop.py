@@ -44,7 +44,8 @@ class Workshop:
     def __init__(self, study: Study, folder: Path) -> None:
         self.study, self.folder = study, folder
         self._shared = store.shared_folder(folder)
-        self._denoiser, self._instruments = tiny_denoiser(), Instruments(study.family)
+        self._denoiser = tiny_denoiser(study.base_seed)
+        self._instruments = Instruments(study.family)
         self._truth = lru_cache(len(study.styles))(self._look_at_truth)
 
     def __call__(self, task: int | Cell) -> list[Record] | None:

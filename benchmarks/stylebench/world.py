@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from nsync.draws import derive_seed
+from nsync.errors import InputError
 from nsync.files import write_atomic
 from nsync.negatives import NegativeSettings, make_negatives
 from nsync.pictures.images import png, to_uint8
@@ -33,6 +34,9 @@ NO_STYLE = {
 
 SCENES = len(SHAPES) * len(COLOURS) * len(PLACES) * len(COUNTS) * len(BACKGROUNDS)
 """All scenes that there are."""
+
+BASES = Path(__file__).parents[2] / "build" / "tiny"
+"""Where `scripts/tiny/train_base.py` leaves bases of other seeds."""
 
 OTHER_LABELS = 3
 """Other styles beside the one that is taught, in a set with labels."""
@@ -149,11 +153,24 @@ def prompts(scenes: Sequence[Scene]) -> list[str]:
     return [template.format(caption=scene.caption(), token=TOKEN) for scene in scenes]
 
 
-def tiny_denoiser() -> DiffusersDenoiser:
-    """The tiny base in float32."""
+def base_folder(seed: int) -> Path:
+    """The shipped base by 0; any other by the seed that it was trained with.
+
+    Raises:
+        InputError: it has not been trained here.
+    """
+    folder = BASES / f"base_{seed}" if seed else BASE_FOLDER
+    if not (folder / "model_index.json").is_file():
+        remedy = f"Train it: python scripts/tiny/train_base.py --seed {seed}"
+        raise InputError("base_seed", f"a tiny base in {folder}", "none", remedy)
+    return folder
+
+
+def tiny_denoiser(seed: int = 0) -> DiffusersDenoiser:
+    """A tiny base in float32; see `base_folder`."""
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    pipeline = StableDiffusionPipeline.from_pretrained(BASE_FOLDER, local_files_only=True)
+    pipeline = StableDiffusionPipeline.from_pretrained(base_folder(seed), local_files_only=True)
     pipeline.text_encoder.float()  # the others are already
     return DiffusersDenoiser(pipeline)
 

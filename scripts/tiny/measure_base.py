@@ -1,6 +1,6 @@
 """Does the base obey? Draw captions with the diffusers pipeline and let the ruler read them.
 
-usage: python scripts/tiny/measure_base.py [--pictures 200] [--sheet FILE.png]
+usage: python scripts/tiny/measure_base.py [--pictures 200] [--sheet FILE.png] [--base FOLDER]
 
 Prints the share of pictures with the right shape and colour, with the named pretraining style,
 and with any held-out style when the prompt names one, an unknown word or a generic word.
@@ -50,8 +50,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument("--sheet", type=Path)
+    parser.add_argument(
+        "--base", type=Path, default=BASE_FOLDER, help="the shipped one, if not given"
+    )
     args = parser.parse_args()
-    pipeline = StableDiffusionPipeline.from_pretrained(BASE_FOLDER, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(args.base, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     ruler, n = Ruler.load(), args.pictures
     scenes = draw_scenes(n, seed=77)

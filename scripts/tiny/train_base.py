@@ -1,19 +1,21 @@
 """Train the tiny base: text encoder and UNet, by flow matching in the autoencoder's latents.
 
-usage: python scripts/tiny/train_base.py [--steps N] [--batch N] [--pictures N]
+usage: python scripts/tiny/train_base.py [--steps N] [--batch N] [--pictures N] [--seed N]
 
 Needs nsync/tiny/base/vae (train_autoencoder.py). Sees the eight pretraining styles only, under
 captions of `nsync.tiny.captions`. x_t = (1 - t) x_0 + t noise, the target is noise - x_0
 (rectified flow, arXiv 2209.03003), t logit-normal (arXiv 2403.03206), weights averaged. The first
 1,400 steps centre t at 1/2, where strokes are decided; the rest lean to high t, where place and
 count are: with t centred throughout, the base drew well and put things anywhere.
-Result: nsync/tiny/base. Running it again resumes; `--export` writes the folder as it stands.
+Result: nsync/tiny/base; with a seed but 0, of other weights, pictures and noise, build/tiny/base_N.
+Running it again resumes; `--export` writes the folder as it stands.
 """
 
 import argparse
 import json
 import math
 import shutil
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +91,7 @@ def times(step: int, n: int, g: torch.Generator) -> Tensor:
     return torch.sigmoid(centre + width * torch.randn(n, generator=g))
 
 
-def export(base: Base, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> None:
+def export(base: Base, vae: AutoencoderKL, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Write the pipeline folder in fp16."""
     scheduler = DPMSolverMultistepScheduler(
         prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=1.0,
@@ -99,13 +101,13 @@ def export(base: Base, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> None:
         vae=vae, text_encoder=base.text_encoder, tokenizer=tokenizer, unet=base.unet,
         scheduler=scheduler, safety_checker=None, feature_extractor=None,
         requires_safety_checker=False,
-    ).to(dtype=torch.float16).save_pretrained(BASE_FOLDER)  # fmt: skip
-    config = BASE_FOLDER / "vae" / "config.json"  # it tells the folder it was loaded from
+    ).to(dtype=torch.float16).save_pretrained(folder)  # fmt: skip
+    config = folder / "vae" / "config.json"  # it tells the folder it was loaded from
     told = json.loads(config.read_text())
     told.pop("_name_or_path", None)
     config.write_text(json.dumps(told, indent=2) + "\n")
     for name in ("vocab.json", "merges.txt"):  # what transformers before 5 reads
-        shutil.copy(BUILD / "tokenizer" / name, BASE_FOLDER / "tokenizer")
+        shutil.copy(BUILD / "tokenizer" / name, folder / "tokenizer")
 
 
 def main() -> None:
@@ -114,9 +116,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--pictures", type=int, default=3200, help="per style")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--export", action="store_true", help="write the folder, train nothing")
     args = parser.parse_args()
-    torch.manual_seed(0)
+    name, seed = (f"base_{args.seed}", 100 * args.seed) if args.seed else ("base", 0)
+    torch.manual_seed(seed)
     tokenizer = make_tokenizer(BUILD / "tokenizer", WINDOW)
     vae = AutoencoderKL.from_pretrained(
         ROOT / "nsync" / "tiny" / "base" / "vae", torch_dtype=torch.float32
@@ -127,24 +131,24 @@ def main() -> None:
     )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    run = Run("base", base, optimizer, args.steps, decay=0.998)
+    run = Run(name, base, optimizer, args.steps, decay=0.998)
     if not args.export:
-        shots, scenes, styles = pictures(PRETRAIN_STYLES, args.pictures, seed=21)
+        shots, scenes, styles = pictures(PRETRAIN_STYLES, args.pictures, seed + 21)
         latents, chances = latents_of(vae, shots), Chances()
-        for step, g, descend in run(lambda done: rate(done, args.steps), seed=22):
+        for step, g, descend in run(lambda done: rate(done, args.steps), seed + 22):
             rows = torch.randint(len(latents), (args.batch,), generator=g)
             texts = [
                 training_caption(scenes[i], PRETRAIN_STYLES[styles[i]], chances, g) for i in rows
             ]
             x = latents[rows]
             t = times(step, args.batch, g)
-            noise = torch.randn(x.shape, generator=generator(22, step, "noise"))
+            noise = torch.randn(x.shape, generator=generator(seed + 22, step, "noise"))
             at = t.view(-1, 1, 1, 1)
             with torch.autocast("cpu", torch.bfloat16):
                 velocity = base((1 - at) * x + at * noise, t, tokenize(tokenizer, texts))
             descend(F.mse_loss(velocity.float(), noise - x))
     base.load_state_dict(run.average.weights)
-    export(base, vae, tokenizer)
+    export(base, vae, tokenizer, BUILD / name if args.seed else BASE_FOLDER)
 
 
 if __name__ == "__main__":

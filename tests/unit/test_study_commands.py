@@ -86,6 +86,20 @@ def test_a_failed_cell_fails_the_command_and_the_next_study_runs(tmp_path: Path)
     assert seen == ["a", "b"]
 
 
+def test_a_study_that_cannot_be_run_is_told_and_the_next_one_runs(
+    tmp_path: Path, run: Callable, calls: list, capsys: pytest.CaptureFixture
+) -> None:
+    def of_no_base(study: SimpleNamespace, *rest: object) -> Outcome:
+        if study.name == "a":
+            raise InputError("base_seed", "a tiny base", "none", "Train it.")
+        return run(study, *rest)
+
+    args = asked("a.yaml", "b.yaml")
+    assert run_command(args, named, of_no_base, tmp_path, tmp_path) == 1
+    assert [name for name, *_ in calls] == ["b"]
+    assert capsys.readouterr().err.startswith("a: `base_seed`: expected a tiny base; got none.")
+
+
 def test_a_stop_ends_all(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def stopped(*_: object) -> Outcome:
         raise KeyboardInterrupt

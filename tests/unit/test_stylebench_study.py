@@ -1,15 +1,19 @@
 """Studies: what a file may say, what cells come of it, and how pictures are counted."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from benchmarks.stylebench.run import run_study
 from benchmarks.stylebench.store import check_same_study
 from benchmarks.stylebench.study import REPORTING, TUNING, TUNING_STYLES, Cell
 from benchmarks.stylebench.study_file import read_study
+from benchmarks.stylebench.world import base_folder, tiny_denoiser
 from nsync.errors import InputError
+from nsync.tiny import BASE_FOLDER
 from nsync.tiny.world import HELD_OUT_STYLES
 
 STUDIES = Path(__file__).parents[2] / "benchmarks" / "stylebench" / "studies"
@@ -54,6 +58,23 @@ def test_the_shipped_studies_are_studies(file: Path) -> None:
     assert study.name == file.stem
     apart = set(study.styles) & set(TUNING_STYLES)
     assert bool(apart) == (study.kind == TUNING)
+
+
+def test_another_base_is_another_study_and_has_to_be_trained_first(tmp_path: Path) -> None:
+    shipped = read_study(written(tmp_path, GOOD))
+    other = read_study(written(tmp_path, changed("base_seed", 987)))
+    assert other.facts() == shipped.facts() | {"base_seed": 987}
+    with pytest.raises(InputError, match=r"base_987; got none.*train_base\.py --seed 987"):
+        run_study(other, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_is_found_by_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.stylebench.world.BASES", tmp_path)
+    shutil.copytree(BASE_FOLDER, tmp_path / "base_7")
+    assert base_folder(7) == tmp_path / "base_7"
+    assert base_folder(0) == BASE_FOLDER
+    assert tiny_denoiser(7).identity == tiny_denoiser().identity
 
 
 @pytest.mark.parametrize("name", ["rules", "embedding"])
