@@ -39,7 +39,8 @@ def _main_inputs() -> list[io.Input]:
             "rule",
             options=list(RULES),
             tooltip="What is done with the negatives. nsync: remove what positives and negatives "
-            "share, strengthen what positives share. plain: ordinary LoRA training. The help page "
+            "share, strengthen what positives share. released-4.1: push away from the negatives, "
+            "for a style that was not caught. plain: ordinary LoRA training. The help page "
             "explains all.",
         ),
         io.Int.Input(
