@@ -177,7 +177,12 @@ def _released_42(g: Gradients, weight: float) -> Mix:
 
 
 def _released_41(g: Gradients, weight: float) -> Mix:
-    """g_p - P_{p+n}(g_p): the same code without anchor, v4.1."""
+    """g_p - P_{p+n}(g_p): the same code without anchor, v4.1.
+
+    A push away from the negatives that limits itself: P_{p+n}(g_n) - g_n as well, (g_p - g_n) / 2
+    where both are of one length, and never longer than either (|g_p| |g_n| sin / |g_p + g_n|). As
+    g_p fades, the projection of g_p is left, where `contrast` would be left with -g_n.
+    """
     return Mix(p=1.0, q=-g.onto("q"))
 
 

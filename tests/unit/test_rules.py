@@ -168,6 +168,27 @@ def test_never_longer_than_the_positive(rule, branches, scope):
         assert length(u) <= rounding * length(before)
 
 
+@in_scopes
+def test_released_41_is_a_push_away_that_limits_itself(scope):
+    p, n, _ = [_cut(branch, torch.float64) for branch in _kinds()["agreeing"]]
+    update = refine("released-4.1", p, n, scope=scope)
+    turned = refine("released-4.1", n, p, scope=scope)
+    for u, v, a, b in zip(*(groups(x, scope) for x in (update, turned, p, n)), strict=True):
+        np.testing.assert_allclose(u.astype(float), -v.astype(float), atol=1e-12 * length(a))
+        cosine = (a @ b) / (length(a) * length(b))
+        sine = np.sqrt(1 - cosine**2)
+        assert length(u) == pytest.approx(length(a) * length(b) * sine / length(a + b))
+        assert length(u) <= min(length(a), length(b)) * (1 + 1e-12)
+
+
+def test_released_41_is_half_the_difference_of_equal_lengths_and_a_projection_as_p_fades():
+    p, n = torch.tensor([3.0, 4.0]).double(), torch.tensor([5.0, 0.0]).double()
+    torch.testing.assert_close(refine("released-4.1", [p], [n])[0], (p - n) / 2)
+    faint = 1e-6 * p
+    left = refine("released-4.1", [faint], [n])[0]
+    torch.testing.assert_close(left, refine("projection", [faint], [n])[0], rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("rule", ["nsync", *PROJECTING])
 @in_scopes
 @pytest.mark.parametrize("factor", [2.0**-40, 0.5, 2.0**40])
