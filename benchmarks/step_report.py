@@ -14,7 +14,7 @@ import torch
 from bases import SD15, SIDES, TINY
 from rule_cost import rule_seconds, waits_per_step
 from tables import surroundings, table, verdict
-from timing import Spread, Turn, operations, peak_rate, ratios, rounds, step_times
+from timing import Turn, operations, peak_rate, ratios, rounds, step_times
 from workload import Arm, Workload, make_workload
 
 _BARS = ("bar", "wanted", "measured", "")
@@ -99,8 +99,8 @@ def _row(one: Measured, fused: Measured, pictures: int, peak: float) -> Sequence
     waits = "-" if one.waits is None else f"{one.waits:.1f}"
     return (
         one.arm.name,
-        _spread(times, 1000, 0 if times.median > 0.1 else 1),
-        _spread(against, 1, 2),
+        times.told(1000, 0 if times.median > 0.1 else 1),
+        against.told(1, 2),
         f"{pictures / times.median:.1f}",
         f"{one.operations / 1e9:.1f}",
         f"{one.operations / times.median / peak:.0%}",
@@ -136,7 +136,7 @@ def _bars(base: str, work: Workload, results: Sequence[Measured]) -> list[Sequen
         gain = ratios(turns[slower], turns[faster])
         wanted = f"at least {least:.2f}" if least else "-"
         fine = verdict(gain.median >= least) if least else "-"
-        rows.append((f"{slower} / {faster}", wanted, _spread(gain, 1, 2), fine))
+        rows.append((f"{slower} / {faster}", wanted, gain.told(1, 2), fine))
     return rows
 
 
@@ -150,8 +150,3 @@ def _warm_up(results: Sequence[Measured]) -> str:
 
 def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
-
-
-def _spread(values: Spread, scale: float, digits: int) -> str:
-    least, most = (f"{value * scale:.{digits}f}" for value in (values.least, values.most))
-    return f"{values.median * scale:.{digits}f} ({least}..{most})"

@@ -4,10 +4,33 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 
 _PACKAGES = ("torch", "peft", "diffusers")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and greatest of the rounds."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of at least one value."""
+        return cls(median(values), min(values), max(values))
+
+    def told(self, scale: float, digits: int) -> str:
+        """`median (least..most)`, each times `scale`."""
+        middle, least, most = (
+            f"{value * scale:.{digits}f}" for value in (self.median, self.least, self.most)
+        )
+        return f"{middle} ({least}..{most})"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

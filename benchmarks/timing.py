@@ -4,9 +4,9 @@ import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import torch
+from tables import Spread
 from torch.utils.flop_counter import FlopCounterMode
 from workload import Arm
 
@@ -22,19 +22,6 @@ class Turn:
 
     first: float
     step: float
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median, least and greatest of the rounds."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        return cls(median(values), min(values), max(values))
 
 
 def rounds(

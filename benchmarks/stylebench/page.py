@@ -146,8 +146,10 @@ def _lead(found: Analysis, folder: Path) -> list[tuple[str, Image.Image]]:
     adapter = found.adapters[0]
     arm = next((one for one in found.arms if one not in found.baselines), None)
     ruling = next((r for r in found.rulings if (r.adapter, r.arm) == (adapter, arm)), None)
+    if ruling is None:
+        return []
     rows = []
-    for style in found.styles if ruling else ():
+    for style in found.styles:
         place = _place(found, style, adapter, folder)
         if place is None:
             continue

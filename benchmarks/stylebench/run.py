@@ -29,7 +29,7 @@ def run_study(
         InputError: the base is not here; `folder` has records of a study by other settings.
         RuntimeError: a process ended by itself, or what the cells of a seed share was not made.
     """
-    base_folder(study.base_seed)
+    base_folder(study.base_seed)  # missing, it is told before a process or a file is made
     records = Records(study, folder)
     cells = list(study.cells())
     todo = [cell for cell in cells if cell not in records.done]

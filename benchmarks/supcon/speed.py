@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -26,7 +25,7 @@ from nsync.supcon.gan.contract import Family
 from nsync.supcon.gan.sampler import generate
 
 from ..stylebench.world import tiny_denoiser
-from ..tables import publish, surroundings, table
+from ..tables import Spread, publish, surroundings, table
 from .encoders import first_encoders
 from .study import CLIP, SMALL, ClipSizes, Study, World
 from .study_file import read_study
@@ -92,7 +91,7 @@ def as_table(times: Mapping[str, list[float]]) -> str:
     rows = []
     for name, seconds in times.items():
         faster = [slow / own for slow, own in zip(times[DIFFUSION], seconds, strict=True)]
-        rows.append((name, _spread([1e3 * each for each in seconds], 2), _spread(faster, 1)))
+        rows.append((name, Spread.of(seconds).told(1000, 2), Spread.of(faster).told(1, 1)))
     return table(["", "ms a picture", "times as fast"], rows)
 
 
@@ -113,13 +112,6 @@ def _gan(family: Family, study: Study, taught: StyleSet) -> Paint:
     with seeded(0, "speed"):
         generator = family.build(vision_of(family, encoders)).generator.eval()
     return lambda prompts, seeds: generate(generator, encoders, prompts, seeds, batch=BATCH)
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    low, middle, high = (
-        f"{each:.{digits}f}" for each in (min(values), median(values), max(values))
-    )
-    return f"{middle} ({low} to {high})"
 
 
 if __name__ == "__main__":
