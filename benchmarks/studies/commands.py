@@ -58,11 +58,13 @@ def run_command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     begun, failed = time.monotonic(), 0
     for study in studies:
+        left = None if args.minutes is None else args.minutes - (time.monotonic() - begun) / 60
+        if left is not None and left <= 0:
+            print(f"{study.name}: no time is left for it")
+            continue
         folder = output / study.name
         if not folder.exists():
             copy_records(reports / study.name, folder)
-        spent = (time.monotonic() - begun) / 60
-        left = None if args.minutes is None else max(0.0, args.minutes - spent)
         try:
             outcome = run(study, folder, args.processes, left)
         except InputError as error:

@@ -65,13 +65,18 @@ def test_all_are_read_before_the_first_is_run(tmp_path: Path, calls: list, run: 
 
 
 def test_minutes_are_those_of_all(
-    tmp_path: Path, calls: list, run: Callable, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    calls: list,
+    run: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     times = iter((0.0, 0.0, 60.0, 240.0))
     monkeypatch.setattr(commands, "time", SimpleNamespace(monotonic=lambda: next(times)))
     args = asked("a.yaml", "b.yaml", "c.yaml", "--minutes", "3")
     run_command(args, named, run, tmp_path, tmp_path)
-    assert [minutes for *_, minutes in calls] == [3, 2, 0]
+    assert [(name, minutes) for name, _, _, minutes in calls] == [("a", 3), ("b", 2)]
+    assert "c: no time is left for it" in capsys.readouterr().out
 
 
 def test_a_failed_cell_fails_the_command_and_the_next_study_runs(tmp_path: Path) -> None:
