@@ -105,7 +105,7 @@ def _contrast_inputs() -> list[io.Input]:
         weight_input("image_image", _USUAL.image_image, "painted pictures of one label together"),
         weight_input("image_text", _USUAL.image_text, "painted pictures to texts of their label"),
         weight_input("text_image", _USUAL.text_image, "texts to painted pictures of their label"),
-        temperature_input(_USUAL.temperature),
+        temperature_input("temperature", _USUAL.temperature, "the contrast"),
         io.Boolean.Input(
             "contrast_real",
             default=_USUAL.contrast_real,
@@ -132,8 +132,8 @@ def _loss_inputs() -> list[io.Input]:
             default=_USUAL.class_mask,
             advanced=True,
             tooltip="Pairs that share a label are no wrong answers for each other, neither for the "
-            "discriminator nor in the text match. Switched off, what labels do not say is learned "
-            "faster; worth it where they say little of what captions say.",
+            "discriminator nor in the text match. Then what labels do not say is hardly learned: "
+            "only for labels that say as much as the captions do.",
         ),
         _number("divergence_weight", _USUAL.divergence_weight, 100.0, "Weight of keeping what "
         "AttnGAN and DM-GAN draw from the text near to plain noise; other families draw nothing."),

@@ -98,9 +98,11 @@ def _advanced_inputs() -> list[io.Input]:
             default=_USUAL.class_mask,
             advanced=True,
             tooltip="Leave pairs that share a label out of the wrong answers when pictures and "
-            "texts are matched. Switched off, encoders learn what labels do not say, too.",
+            "texts are matched. Then what labels do not say is hardly learned: only for labels "
+            "that say as much as the captions do.",
         ),
-        temperature_input(_USUAL.temperature),
+        temperature_input("temperature", _USUAL.temperature, "matching"),
+        temperature_input("contrast_temperature", _USUAL.contrast_temperature, "the contrast"),
         warmup_input(_USUAL.warmup),
         io.Int.Input(
             "validation",
@@ -218,16 +220,16 @@ def weight_input(name: str, default: float, what: str) -> io.Input:
     )
 
 
-def temperature_input(default: float) -> io.Input:
-    """Of the contrast."""
+def temperature_input(name: str, default: float, of: str) -> io.Input:
+    """Of a loss."""
     return io.Float.Input(
-        "temperature",
+        name,
         default=default,
         min=0.01,
         max=10.0,
         step=0.01,
         advanced=True,
-        tooltip="Of the contrast: lower looks more at the nearest neighbours.",
+        tooltip=f"Of {of}: lower looks more at the nearest neighbours, and pulls harder.",
     )
 
 

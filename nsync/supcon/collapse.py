@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .losses import label_overlap
+from .pairs import numbered
 
 SPREAD, MATCHING = "inside_spread", "inside_matching"
 
@@ -50,8 +51,7 @@ def inside(
         labels: see `losses.supervised_contrastive`.
         captions: `n` of them. Items with the same one are no wrong answers for each other.
     """
-    numbers = {caption: place for place, caption in enumerate(captions)}
-    named = torch.tensor([numbers[caption] for caption in captions], device=images.device)
+    named = numbered(captions).to(images.device)
     other = named[:, None] != named[None]
     shared = label_overlap(labels, labels) > 0
     images, texts = (F.normalize(part.float(), dim=1) for part in (images, texts))

@@ -97,6 +97,12 @@ def read_pairs(
     return LabelledPairs(names, captions, torch.stack(pictures), labels)
 
 
+def numbered(captions: Sequence[str]) -> Tensor:
+    """Equal numbers for equal captions, and for no others: int64 `[n]`."""
+    numbers = {caption: place for place, caption in enumerate(captions)}
+    return torch.tensor([numbers[caption] for caption in captions])
+
+
 def split(pairs: LabelledPairs, count: int, seed: int) -> tuple[LabelledPairs, LabelledPairs]:
     """The pairs to train on, and `count` that are held out, drawn by the seed.
 

@@ -30,8 +30,9 @@ class PretrainSettings:
             within pictures and texts, what shares a label; see `nsync.supcon.contrast.Weights`.
         class_mask: leave others with a label in common out of matching's negatives, as DAMSM does.
             Where captions tell the labels, features then say little but the label, see
-            docs/decisions.md.
-        temperature: of all these losses.
+            docs/decisions.md. Without, only others with the same caption are left out.
+        temperature: of matching, by texts and by words.
+        contrast_temperature: of the contrast.
         steps: number of updates.
         batch: pairs per branch; there are two branches.
         learning_rate: of AdamW, after the warm-up.
@@ -49,12 +50,13 @@ class PretrainSettings:
     contrast: str = SUPCON
     matching: float = 1.0
     words: float = 0.0
-    image_image: float = 0.25
-    text_text: float = 0.25
-    image_text: float = 0.25
-    text_image: float = 0.25
-    class_mask: bool = True
+    image_image: float = 0.06
+    text_text: float = 0.06
+    image_text: float = 0.06
+    text_image: float = 0.06
+    class_mask: bool = False
     temperature: float = 0.1
+    contrast_temperature: float = 0.5
     steps: int = 2000
     batch: int = 32
     learning_rate: float = 1e-3
@@ -76,7 +78,7 @@ class PretrainSettings:
 
     def judgements(self) -> list[Judgement]:
         """Every rule that a setting has to keep, and whether it does."""
-        numbers = ("learning_rate", "temperature")
+        numbers = ("learning_rate", "temperature", "contrast_temperature")
         weights = ("matching", "words", *Weights._fields, "warmup", "validation")
         return [
             one_of(self, "contrast", CONTRASTS),

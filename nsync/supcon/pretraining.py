@@ -1,7 +1,7 @@
 """Pretraining of a pair of encoders: two branches of labelled pairs, matching and contrast."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .collapse import CollapseWatch, inside
 from .contrast import CLASSIFIER, contrast
 from .encoders import Encoders, check_captions, device_of, identity, warn_of_unknown_words
 from .learner import ModuleLearner, ModulesLearned
-from .pairs import LabelledPairs, draw_rows, read_pairs, split
+from .pairs import LabelledPairs, draw_rows, numbered, read_pairs, split
 from .pretrain_settings import PretrainSettings
 from .retrieval import retrieval
 from .words import word_matching
@@ -147,7 +147,8 @@ def measure(
     The loss is that of all of them at once, with the mask of training.
     """
     images, texts = encode(encoders, pairs, 2 * settings.batch)
-    loss = _matching(settings, images, texts, pairs.labels.tensor.to(images.device))
+    spared = _spared(settings, pairs.labels.tensor, pairs.captions).to(images.device)
+    loss = losses.matching(images, texts, spared, temperature=settings.temperature)
     found = retrieval(images, texts, pairs.captions, seed=settings.seed)
     return {
         VALIDATION: float(loss),
@@ -191,33 +192,29 @@ def _losses(
     images, regions = encoders.images(pairs.pixels(rows).to(device))
     texts, words, mask = encoders.texts(captions)
     labels = pairs.labels.rows(rows).to(device)
-    branches = zip(*(part.chunk(2) for part in (images, texts, labels)), strict=True)
-    matching = sum(_matching(settings, *each) for each in branches) / 2
-    told = inside(images, texts, labels, captions, settings.temperature)
+    spared = _spared(settings, labels, captions).to(device)
+    branches = zip(*(part.chunk(2) for part in (images, texts, spared)), strict=True)
+    at = settings.temperature
+    matching = sum(losses.matching(*each, temperature=at) for each in branches) / 2
+    told = inside(images, texts, labels, captions, at)
     labelled, parts = contrast(
         settings.contrast, images, texts, labels,
-        weights=settings.weights, temperature=settings.temperature, classifier=classifier,
+        weights=settings.weights, temperature=settings.contrast_temperature,
+        classifier=classifier,
     )  # fmt: skip
     total = settings.matching * matching + labelled
     if settings.words:
-        looked_at = (part.chunk(2) for part in (regions, words, mask, labels))
-        each = [_word_matching(settings, *branch) for branch in zip(*looked_at, strict=True)]
+        looked_at = (part.chunk(2) for part in (regions, words, mask, spared))
+        each = [word_matching(*one, gamma3=1 / at) for one in zip(*looked_at, strict=True)]
         parts["words"] = sum(each) / 2
         total = total + settings.words * parts["words"]
     named = {f"loss_{name}": value for name, value in parts.items()}
     return {"loss": total, "loss_matching": matching} | named | told
 
 
-def _matching(settings: PretrainSettings, images: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
-    spared = labels if settings.class_mask else None
-    return losses.matching(images, texts, spared, temperature=settings.temperature)
-
-
-def _word_matching(
-    settings: PretrainSettings, regions: Tensor, words: Tensor, mask: Tensor, labels: Tensor
-) -> Tensor:
-    spared = labels if settings.class_mask else None
-    return word_matching(regions, words, mask, spared, gamma3=1 / settings.temperature)
+def _spared(settings: PretrainSettings, labels: Tensor, captions: Sequence[str]) -> Tensor:
+    """What tells which items are no wrong answers in matching."""
+    return labels if settings.class_mask else numbered(captions)
 
 
 class _Watch:

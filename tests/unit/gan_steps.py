@@ -12,7 +12,7 @@ from nsync.supcon.gan.settings import GanSettings
 from nsync.supcon.gan.steps import Side
 
 WIDTH, NOISE = 4, 3
-SETTINGS = replace(GanSettings(), augmentation="none", batch=5)
+SETTINGS = replace(GanSettings(), augmentation="none", batch=5, class_mask=True)
 
 
 class Painter(nn.Module):

@@ -36,7 +36,7 @@ HERE = Path(__file__).resolve().parent
 def test_a_step_is_what_the_method_says(tmp_path: Path, mask: bool) -> None:
     """Loss and update of the first step, put together from the losses, branch by branch."""
     weights = {"image_image": 0.3, "text_text": 0.0, "matching": 0.7}
-    settings = replace(SHORT, steps=1, class_mask=mask, **weights)
+    settings = replace(SHORT, steps=1, class_mask=mask, contrast_temperature=0.3, **weights)
     run_pretraining(tmp_path, settings)
     [told] = [one for one in records(tmp_path) if "loss" in one]
 
@@ -48,14 +48,17 @@ def test_a_step_is_what_the_method_says(tmp_path: Path, mask: bool) -> None:
         for each in rows
     ]
     labels = [pairs.labels.rows(each) for each in rows]
-    spared = labels if mask else [None, None]
+    every_caption = [item.caption for item in FLAGS.items]
+    numbers = [[every_caption.index(text) for text in pairs.texts(each)] for each in rows]
+    spared = labels if mask else map(torch.tensor, numbers)
     matching = [losses.matching(*b, y) for b, y in zip(branches, spared, strict=True)]
     images, texts = (torch.cat(each) for each in zip(*branches, strict=True))
     every = torch.cat(labels)
     loss = 0.7 * sum(matching) / 2
-    loss = loss + 0.3 * losses.supervised_contrastive(images, every)
-    loss = loss + 0.25 * losses.cross_contrastive(images, texts, every)
-    loss = loss + 0.25 * losses.cross_contrastive(texts, images, every)
+    at = {"temperature": 0.3}
+    loss = loss + 0.3 * losses.supervised_contrastive(images, every, **at)
+    loss = loss + 0.06 * losses.cross_contrastive(images, texts, every, **at)
+    loss = loss + 0.06 * losses.cross_contrastive(texts, images, every, **at)
     assert told["loss"] == pytest.approx(loss.item(), rel=1e-5)
     assert told["loss_matching"] == pytest.approx(sum(matching).item() / 2, rel=1e-5)
     assert "loss_text_text" not in told

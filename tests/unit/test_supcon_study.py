@@ -21,10 +21,11 @@ from benchmarks.supcon.store import Records
 from benchmarks.supcon.study import REAL, Cell, Study, World
 from benchmarks.supcon.study_file import read_study
 from benchmarks.supcon.world import contents_of, test_of, training_set
+from nsync.draws import generator
 from nsync.errors import InputError
 from nsync.evaluation import inception_score
 from nsync.tiny.ruler import TABLES
-from nsync.tiny.scenes import SHAPES
+from nsync.tiny.scenes import COLOURS, PLACES, SHAPES
 
 test_of.__test__ = False  # a function of the benchmark
 
@@ -87,7 +88,7 @@ def test_arms_are_every_use_in_every_phase_with_equal_weights() -> None:
             )
         )
         used = phase != "GAN only"
-        assert (inter.contrast, inter.image_image) == (("supcon", 0.0) if used else ("none", 0.25))
+        assert (inter.contrast, inter.image_image) == (("supcon", 0.0) if used else ("none", 0.06))
         settings = study.gan_settings(
             Cell("SSA-GAN", arm_of("supcon inner", phase).name, "shape", "one", 0)
         )
@@ -130,7 +131,7 @@ def test_cells_come_phase_by_phase_and_share_encoders() -> None:
 def test_what_is_asked_for_was_never_trained_on(labels: str, objects: str) -> None:
     study = short(pictures=500, held_out=20, per_caption=2)
     training = training_set(study, World(labels, objects), 3)
-    test = test_of(study, objects, 3)
+    test = test_of(study, World(labels, objects), 3)
     assert len(training) == 500
     assert len(test.asked) == 20 * 2 * 2
     assert not {item.caption for item in training.items} & set(test.captions)
@@ -142,14 +143,16 @@ def test_what_is_asked_for_was_never_trained_on(labels: str, objects: str) -> No
         assert item.label.rstrip("s") in item.caption
         assert item.caption.split()[0] in (("a",) if objects == "one" else ("two", "three"))
     assert len(contents_of(objects)) == (125 if objects == "one" else 250)
-    again = test_of(study, objects, 3)
+    again = test_of(study, World(labels, objects), 3)
     assert torch.equal(again.real, test.real)
-    assert test_of(study, objects, 4).captions != test.captions
+    assert test_of(study, World(labels, objects), 4).captions != test.captions
+    other = World("shape" if labels == "style" else "style", objects)
+    assert test_of(study, other, 3).captions != test.captions
 
 
 def test_real_pictures_are_read_as_what_they_are() -> None:
     study = short(image_size=64, held_out=10, per_caption=1)
-    test = test_of(study, "one", 0)
+    test = test_of(study, World("shape", "one"), 0)
     right = _measured(test.others, test)
     assert all(right[name] > 0.9 for name in ("style", *CONTENT))
     turned = torch.cat([test.others[10:], test.others[:10]])
@@ -170,13 +173,48 @@ class Blind(torch.nn.Module):
         return type("Words", (), {"sentence": torch.ones(len(captions), 4)})
 
 
+class Told(torch.nn.Module):
+    """Encoders that say these features of pictures, and a draw of its own of each caption."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.whole = whole.split(64)
+
+    def images(self, pixels):
+        first, *rest = self.whole
+        self.whole = rest
+        return type("Pictures", (), {"whole": first})
+
+    def texts(self, captions):
+        draws = [torch.randn(5, generator=generator(0, caption)) for caption in captions]
+        return type("Words", (), {"sentence": torch.stack(draws)})
+
+
+def test_the_margin_is_that_to_the_nearest_caption_that_says_one_thing_otherwise() -> None:
+    study = short(held_out=20, per_caption=2)
+    test = test_of(study, World("style", "one"), 0)
+    assert set(test.near) == set(test.captions)
+    whole = torch.randn(len(test.captions), 5, generator=torch.Generator().manual_seed(1))
+    margins = []
+    for asked, image in zip(test.asked, whole, strict=True):
+        near = [replace(asked, style=s) for s in study.styles if s != asked.style]
+        for name, table in (("shape", SHAPES), ("colour", COLOURS), ("place", PLACES)):
+            others = set(range(len(table))) - {getattr(asked.scene, name)}
+            near += [replace(asked, scene=replace(asked.scene, **{name: k})) for k in others]
+        assert sorted(test.near[asked.caption]) == sorted(one.caption for one in near)
+        own, *others = Told(whole).texts([asked.caption, *(one.caption for one in near)]).sentence
+        cosine = [float(torch.cosine_similarity(image, text, dim=0)) for text in (own, *others)]
+        margins.append(cosine[0] - max(cosine[1:]))
+    assert Judged(Told(whole)).margin(test.real, test) == pytest.approx(sum(margins) / len(margins))
+
+
 def _measured(pictures, test):
     return Instruments().measure(pictures, test, Judged(Blind()))
 
 
 def test_the_classes_of_the_inception_score_are_all_combinations() -> None:
     study = short(image_size=64, held_out=2, per_caption=1)
-    test, instruments = test_of(study, "one", 0), Instruments()
+    test, instruments = test_of(study, World("shape", "one"), 0), Instruments()
     read_ = instruments.read(test.real)
     tables = [read_.probabilities[name].double().tolist() for name in CLASSES]
     joint = [

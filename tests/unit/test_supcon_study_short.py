@@ -51,6 +51,7 @@ def test_there_is_a_record_of_every_cell(folder: Path) -> None:
         if record["family"] != REAL:
             assert set(record["seconds"]) == {"pretraining", "training", "measuring"}
             assert record["metrics"]["own_precision"] >= 0
+            assert -2 <= record["metrics"]["own_margin"] <= 2
     found = {key: r["metrics"]["frechet"] for key, r in zip(keys, records, strict=True)}
     assert found["SSA-GAN", "none"] != found["SSA-GAN", "supcon, both"]
 

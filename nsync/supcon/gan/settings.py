@@ -91,7 +91,7 @@ class GanSettings:
     match_weight: float = 0.05
     word_match_weight: float = 0.0
     divergence_weight: float = 1.0
-    class_mask: bool = True
+    class_mask: bool = False
     contrast: str = SUPCON
     image_image: float = 0.1
     image_text: float = 0.05
