@@ -2,11 +2,12 @@
 
 Fixed before any study was run. Within a family every arm is held against `none` in the same world
 (what labels name, how many objects) with the same seed: equal pictures, captions, first weights and
-noise. Such a pair is a unit. The estimate is the mean of the units' differences; a resample draws
-units with replacement, p-values flip the signs of units, and both are corrected and widened as
-`studies.inference` says. p-values are corrected (Holm) over all arms of a family, metric by metric.
-The worlds are all that there are and not drawn from more: intervals say what other seeds would
-give, and are rather too wide, for differences between worlds count as noise.
+noise. Such a pair is a unit; nothing is drawn alike in two of them. The estimate is the mean of the
+units' differences; a resample draws units with replacement, p-values flip the signs of units, and
+both are corrected and widened as `studies.inference` says. p-values are corrected (Holm) over all
+arms of a family, metric by metric. The worlds are all that there are and not drawn from more:
+intervals say what other seeds would give, and are rather too wide, for differences between worlds
+count as noise.
 
 One metric decides, the Frechet distance, of which the paper claims a lower one. It is compared by
 its logarithm, since worlds have scales of their own, and told as a change in per cent. All others
@@ -65,6 +66,7 @@ METRICS = {
     "all": Metric("all of it", "higher"),
     "precision_image": Metric("R-precision, image to text", "higher"),
     "own_precision": Metric("R-precision of the arm's encoders on real pictures", None),
+    "own_margin": Metric("their margin to captions that say one thing otherwise", None),
 }
 
 

@@ -18,7 +18,7 @@ from nsync.supcon.pretraining import ENCODERS, pretrain
 from nsync.supcon.small_encoders import SmallEncoders
 from nsync.tiny import BASE_FOLDER
 
-from .study import CLIP, SMALL, Judge, Pretraining, Study, World
+from .study import CLIP, SMALL, Judge, Pretraining, Study
 from .world import judge_set, training_set
 
 
@@ -29,7 +29,7 @@ def make_encoders(study: Study, one: Pretraining | Judge, folder: Path) -> Path:
         if isinstance(one, Judge):
             style_set, settings, kind = judge_set(study, one.objects), study.judge_settings(), SMALL
         else:
-            style_set = training_set(study, World(one.labels, one.objects), one.seed)
+            style_set = training_set(study, one.world, one.seed)
             settings, kind = study.pretraining_settings(one), one.encoders
         encoders = first_encoders(study, kind, style_set, settings.seed)
         _pretrain(settings, encoders, style_set, file)

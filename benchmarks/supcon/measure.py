@@ -1,6 +1,7 @@
 """The measures of a record: what the ruler and the judge read in pictures."""
 
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -28,15 +29,31 @@ class Judged:
 
     encoders: Encoders
 
-    @torch.no_grad()
     def precision(self, pictures: Tensor, captions: list[str]) -> Retrieval:
         """R-precision of uint8 pictures `[n, 3, s, s]` with their captions."""
+        return retrieval(self._seen(pictures), self._read(captions), captions)
+
+    def margin(self, pictures: Tensor, test: Test) -> float:
+        """By how much the cosine of a picture and its caption is above that of the nearest caption
+        which says one thing otherwise, the mean. R-precision ranks, and does not see how near they
+        are; a loss at a fixed temperature does."""
+        images, margins = F.normalize(self._seen(pictures), dim=1), []
+        for caption, near in test.near.items():
+            rows = [place for place, other in enumerate(test.captions) if other == caption]
+            scores = images[rows] @ F.normalize(self._read([caption, *near]), dim=1).T
+            margins += (scores[:, 0] - scores[:, 1:].amax(1)).tolist()
+        return fmean(margins)
+
+    @torch.no_grad()
+    def _seen(self, pictures: Tensor) -> Tensor:
         parts = pictures.split(_BATCH)
-        images = torch.cat([self.encoders.images(p / 127.5 - 1).whole for p in parts])
+        return torch.cat([self.encoders.images(part / 127.5 - 1).whole for part in parts])
+
+    @torch.no_grad()
+    def _read(self, captions: list[str]) -> Tensor:
         unique = list(dict.fromkeys(captions))
         sentences = dict(zip(unique, self.encoders.texts(unique).sentence, strict=True))
-        texts = torch.stack([sentences[caption] for caption in captions])
-        return retrieval(images, texts, captions)
+        return torch.stack([sentences[caption] for caption in captions])
 
 
 class Instruments:

@@ -26,6 +26,10 @@ class World(NamedTuple):
     labels: str
     objects: str
 
+    def draws(self, seed: int) -> int:
+        """What all is drawn by that has this seed: two worlds share no pictures and no noise."""
+        return derive_seed(seed, *self)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -74,6 +78,11 @@ class Cell(NamedTuple):
         """Where it is trained."""
         return World(self.labels, self.objects)
 
+    @property
+    def draws(self) -> int:
+        """The seed that everything of it is drawn by."""
+        return self.world.draws(self.seed)
+
 
 class Pretraining(NamedTuple):
     """Encoders that cells share: which kind, and what they use labels for."""
@@ -83,6 +92,11 @@ class Pretraining(NamedTuple):
     labels: str
     objects: str
     seed: int
+
+    @property
+    def world(self) -> World:
+        """Where they are pretrained."""
+        return World(self.labels, self.objects)
 
 
 class Judge(NamedTuple):
@@ -164,7 +178,7 @@ class Study:
             self.pretraining,
             **weights._asdict(),
             contrast=kind_of(one.use),
-            seed=derive_seed(one.seed, "pretraining"),
+            seed=derive_seed(one.world.draws(one.seed), "pretraining"),
             validation=0,
             save_every=0,
         )
@@ -190,7 +204,7 @@ class Study:
             given,
             **weights,
             contrast=kind_of(use),
-            seed=derive_seed(cell.seed, "gan"),
+            seed=derive_seed(cell.draws, "gan"),
             preview_every=0,
             save_every=0,
         )

@@ -32,7 +32,7 @@ class Workshop:
         self._shared = store.shared_folder(folder)
         self._instruments = Instruments()
         self._pairs = lru_cache(1)(self._read_pairs)
-        self._test = lru_cache(len(study.objects))(lambda *place: test_of(study, *place))
+        self._test = lru_cache(1)(lambda *place: test_of(study, *place))
         self._judge = lru_cache(len(study.objects))(self._read_judge)
 
     def __call__(self, task: Task) -> list[Record] | None:
@@ -46,15 +46,19 @@ class Workshop:
         """The record of a cell; its first pictures go into the study's folder."""
         shared = self.study.pretraining_of(cell)
         encoders, pretraining = read_encoders(make_encoders(self.study, shared, self._shared))
-        test, plan = self._test(cell.objects, cell.seed), self.study.families[cell.family]
+        test, plan = self._test(cell.world, cell.seed), self.study.families[cell.family]
         settings = self.study.gan_settings(cell)
         trained = train_gan(settings, plan.family, encoders, self._pairs(cell.world, cell.seed))
         begun = time.process_time()
         check_captions(encoders, ((caption, caption) for caption in test.captions))
-        pictures = paint(plan.family, trained.weights, encoders, test.captions, cell.seed)
-        own = Judged(encoders).precision(test.real, test.captions)
+        pictures = paint(plan.family, trained.weights, encoders, test.captions, cell.draws)
+        own = Judged(encoders)
+        of_real = {
+            "own_precision": own.precision(test.real, test.captions).text_to_image,
+            "own_margin": own.margin(test.real, test),
+        }
         seconds = {"pretraining": pretraining, "training": trained.seconds}
-        record = self._record(cell, pictures, test, {"own_precision": own.text_to_image})
+        record = self._record(cell, pictures, test, of_real)
         record["seconds"] = _rounded(seconds | {"measuring": time.process_time() - begun})
         if trained.steps < settings.steps:
             record["fell_apart"] = trained.steps
@@ -62,7 +66,7 @@ class Workshop:
 
     def real(self, cell: Cell) -> Record:
         """The record of real pictures of the held-out captions, drawn anew."""
-        test = self._test(cell.objects, cell.seed)
+        test = self._test(cell.world, cell.seed)
         return self._record(cell, test.others, test, {}) | {"seconds": {}}
 
     def _record(self, cell: Cell, pictures: object, test: Test, more: dict[str, float]) -> Record:

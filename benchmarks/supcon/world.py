@@ -1,7 +1,7 @@
 """The pictures of a world: what is trained on, and the captions and pictures that are held out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import product
 
 import torch
@@ -28,11 +28,13 @@ class Test:
         asked: one per picture.
         real: uint8 `[n, 3, s, s]`, row by row.
         others: likewise, drawn anew: how near two sets of real pictures are.
+        near: by caption, all captions of the world that say one thing otherwise.
     """
 
     asked: tuple[Styled, ...]
     real: Tensor
     others: Tensor
+    near: dict[str, list[str]]
 
     @property
     def captions(self) -> list[str]:
@@ -49,9 +51,10 @@ def contents_of(objects: str) -> list[Scene]:
 
 def training_set(study: Study, world: World, seed: int) -> StyleSet:
     """The labelled pictures of a world: every scene that is not held out, in every style."""
-    trained, _ = _split(study, world.objects, seed)
+    draws = world.draws(seed)
+    trained, _ = _split(study, world.objects, draws)
     every = [Styled(scene, style) for scene in trained for style in study.styles]
-    return _style_set(study, world.labels, every, seed)
+    return _style_set(study, world.labels, every, draws)
 
 
 def judge_set(study: Study, objects: str) -> StyleSet:
@@ -60,22 +63,31 @@ def judge_set(study: Study, objects: str) -> StyleSet:
     return _style_set(study, SHAPE, every, derive_seed(0, "judge"))
 
 
-def test_of(study: Study, objects: str, seed: int) -> Test:
-    """What is asked for of a world that training never saw; labels make no difference."""
-    _, held_out = _split(study, objects, seed)
+def test_of(study: Study, world: World, seed: int) -> Test:
+    """What is asked for of a world that training never saw."""
+    draws = world.draws(seed)
+    _, held_out = _split(study, world.objects, draws)
     asked = [
         Styled(scene, style)
         for scene in held_out
         for style in study.styles
         for _ in range(study.per_caption)
     ]
-    sets = (_rendered(study, asked, derive_seed(seed, name)) for name in ("real", "others"))
-    return Test(tuple(asked), *(to_uint8(pictures) for pictures in sets))
+    sets = (_rendered(study, asked, derive_seed(draws, name)) for name in ("real", "others"))
+    every = [Styled(scene, style) for scene in contents_of(world.objects) for style in study.styles]
+    near = {one.caption: [o.caption for o in every if _apart(one, o) == 1] for one in set(asked)}
+    return Test(tuple(asked), *(to_uint8(pictures) for pictures in sets), near)
 
 
-def _split(study: Study, objects: str, seed: int) -> tuple[list[Scene], list[Scene]]:
+def _apart(one: Styled, other: Styled) -> int:
+    """How many things two of them say otherwise."""
+    fields = zip(astuple(one.scene), astuple(other.scene), strict=True)
+    return (one.style != other.style) + sum(mine != theirs for mine, theirs in fields)
+
+
+def _split(study: Study, objects: str, draws: int) -> tuple[list[Scene], list[Scene]]:
     scenes = contents_of(objects)
-    order = torch.randperm(len(scenes), generator=generator(seed, "scenes", objects)).tolist()
+    order = torch.randperm(len(scenes), generator=generator(draws, "scenes")).tolist()
     held_out = [scenes[place] for place in order[: study.held_out]]
     return [scenes[place] for place in order[study.held_out :]], held_out
 
