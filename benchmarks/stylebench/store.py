@@ -76,7 +76,7 @@ def check_same_study(study: Study, folder: Path) -> None:
 
 
 def _whole(study: Study, records: Sequence[dict]) -> list[dict]:
-    """Records of cells that have all their steps, and each record once."""
+    """Records of cells that have all their steps."""
     steps: dict[Cell, set[int]] = {}
     for record in records:
         steps.setdefault(_cell(record), set()).add(record["step"])

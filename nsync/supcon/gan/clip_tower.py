@@ -21,10 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...errors import InputError
-
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
-"""Of the pictures that CLIP was trained on, in 0..1 (`clip.py` of github.com/openai/CLIP)."""
+from ..clip_encoders import DEVIATION, MEAN
 
 
 class ClipTower(nn.Module):
@@ -112,7 +109,7 @@ class ClipTower(nn.Module):
         size = (self.side, self.side)
         if images.shape[2:] != size:
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
-        mean, deviation = (images.new_tensor(v)[:, None, None] for v in (_MEAN, _DEVIATION))
+        mean, deviation = (images.new_tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
         return ((images / 2 + 0.5 - mean) / deviation).to(self._dtype)
 
     def _enter(self, maps: Tensor) -> Tensor:
