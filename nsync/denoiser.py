@@ -14,6 +14,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from .runs.judgements import Judgement, at_least
+
 Row = Mapping[str, Tensor]
 """One prompt as a model reads it: named tensors, in a form that only its own denoiser knows."""
 
@@ -45,6 +47,10 @@ class SamplerSettings:
     guidance: float = 7.5
     sampler: str = "euler"
     scheduler: str = "normal"
+
+    def judgements(self) -> list[Judgement]:
+        """The rules of the numbers; which names there are is the base's to say."""
+        return [at_least(self, "steps", 1), at_least(self, "guidance", 0)]
 
 
 @runtime_checkable

@@ -4,7 +4,7 @@ The pictures go to a folder for each arm, a labelled grid beside them; `nsync ev
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,7 @@ from ..files import numbered, write_atomic
 from ..names import check_name
 from ..pictures.images import png
 from ..runs.judgements import Judgement, at_least
-from ..style_set import DEFAULT_TEMPLATE, check_template
+from ..style_set import DEFAULT_TEMPLATE
 from ..trained import networks, standing_for
 from . import plan
 from .embeddings import read_embedding
@@ -33,7 +33,7 @@ from .main import Outcome
 from .models import load_denoiser
 from .progress import items
 from .runs import load_lora
-from .sections import Model, a_name, a_place, files
+from .sections import Model, a_name, a_place, a_template, files
 
 if TYPE_CHECKING:
     from ..pipelines.denoiser import DiffusersDenoiser
@@ -52,8 +52,8 @@ class Drawing:
     Attributes:
         captions: contents, without a word about the style, that training has not seen; 20 or more
             make a verdict.
-        token: the word that stands for the style in the prompts.
-        template: how caption and token make a prompt; has {caption} and {token}.
+        token: the word that stands for the style in the prompts; in a study the set's.
+        template: how caption and token make a prompt, with {caption} and {token}; likewise.
         seed: of the first picture of each caption; every arm has the same seeds.
         per_caption: pictures of each caption and arm.
         width: of the pictures, in pixels.
@@ -75,13 +75,13 @@ class Drawing:
         """The rules of single keys."""
         return [
             ("captions", "at least one caption", "none", bool(self.captions)),
+            *([a_template(self, "template")] if self.template else []),
             *(at_least(self, name, 1) for name in ("per_caption", "width", "height")),
             at_least(self, "seed", 0),
         ]
 
     def comparison(self) -> Comparison:
         """The same for the library."""
-        check_template("drawing.template", self.template, "caption", "token")
         return Comparison(
             self.captions, self.token, self.template, self.seed, self.per_caption,
             (self.width, self.height), self.sampler, self.drift,
@@ -112,6 +112,12 @@ class CompareFile:
         loras, embeddings = files(self, "loras"), files(self, "embeddings")
         return [a_name(self, "name"), a_place(self, "output"), loras, embeddings]
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """What is wrong with it as a whole: (key, what)."""
+        for name in ("token", "template"):
+            if not getattr(self.drawing, name).strip():
+                yield f"drawing.{name}", "expected a text; got nothing"
+
 
 FILE = "YAML file with the keys below; flags stand over it"
 DEFAULT = CompareFile()
@@ -124,6 +130,7 @@ def run(asked: CompareFile, dry_run: bool = False) -> Outcome:
     folder = numbered(asked.output / "nsync" / COMPARISONS / check_name(asked.name))
     comparison = asked.drawing.comparison()
     denoiser = load_denoiser(asked.model)
+    check_drawing(comparison, denoiser)
     learned = read_learned(denoiser, comparison.token, asked.loras, asked.embeddings)
     if dry_run:
         told = f"{1 + len(learned)} arms of {len(comparison.contents)} pictures each, to {folder}."
@@ -131,6 +138,15 @@ def run(asked: CompareFile, dry_run: bool = False) -> Outcome:
     arms = draw_arms(comparison, denoiser, learned)
     write_arms(folder, arms)
     return Outcome(f"{len(arms)} arms in {folder}; to score them: nsync evaluate")
+
+
+def check_drawing(comparison: Comparison, denoiser: "DiffusersDenoiser") -> None:
+    """Raise `InputError` for what this model cannot draw: a size, a sampler, a scheduler."""
+    try:
+        denoiser.check_drawing(comparison.size, comparison.sampler)
+    except InputError as error:
+        key = "width, drawing.height" if error.name == "size" else f"sampler.{error.name}"
+        raise InputError(f"drawing.{key}", error.expected, error.got, error.remedy) from error
 
 
 def read_learned(
@@ -151,14 +167,28 @@ def read_learned(
     if len(set(names)) < len(names):
         given = ", ".join(map(str, (*loras, *embeddings)))
         raise InputError("loras", f"files of different names, none of them {BASE!r}", given)
-    device, learned = denoiser.device, {}
-    for file in loras:
-        with told_as("loras"):
-            factors = load_lora(file, denoiser)
-        learned[file.stem] = partial(adapters, networks(denoiser), factors, device)
-    for file in embeddings:
-        learned[file.stem] = partial(standing_for, denoiser, token, read_embedding(file, denoiser))
-    return learned
+    with told_as("loras"):
+        learned = {file.stem: of_lora(file, denoiser) for file in loras}
+    return learned | {file.stem: of_embedding(file, denoiser, token) for file in embeddings}
+
+
+def of_lora(file: Path, denoiser: "DiffusersDenoiser") -> Learned:
+    """How the model comes to have a LoRA.
+
+    Raises:
+        InputError: no LoRA, or one of another model.
+    """
+    factors = load_lora(file, denoiser)
+    return partial(adapters, networks(denoiser), factors, denoiser.device)
+
+
+def of_embedding(file: Path, denoiser: "DiffusersDenoiser", token: str) -> Learned:
+    """How the token comes to stand for an embedding.
+
+    Raises:
+        InputError: see `read_embedding`.
+    """
+    return partial(standing_for, denoiser, token, read_embedding(file, denoiser))
 
 
 def draw_arms(

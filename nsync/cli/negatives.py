@@ -71,9 +71,12 @@ def _run(asked: NegativesFile, dry_run: bool, processes: Processes) -> Outcome:
 
 def negatives_problems(settings: NegativeSettings, token: str) -> Iterator[tuple[str, str]]:
     """What is wrong with settings for negatives of the style that this token stands for."""
+    if not token.strip():  # the set's own rules tell of it
+        return
     try:
         settings.check(token)
     except InputError as error:
+        if error.name in ("steps", "guidance"):  # the sampler's own rules tell of them
+            return
         key = {"generic_words": "words"}.get(error.name, error.name)
-        key = f"sampler.{key}" if key in ("steps", "guidance") else key
         yield f"negatives.{key}", f"expected {error.expected}; got {error.got}. {error.remedy}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..names import check_name
 from ..runs.judgements import Judgement, at_least, one_of
-from ..style_set import DEFAULT_TEMPLATE
+from ..style_set import DEFAULT_TEMPLATE, check_template
 
 AUTO = "auto"
 STOP, SKIP = "stop", "skip"
@@ -48,6 +48,22 @@ def a_name(settings: object, name: str) -> Judgement:
     except InputError as error:
         return name, error.expected, value, False
     return name, "a file name", value, True
+
+
+def a_token(settings: object, name: str) -> Judgement:
+    """A word that stands for the style."""
+    value = getattr(settings, name)
+    return name, "a word that stands for the style", value, bool(value.strip())
+
+
+def a_template(settings: object, name: str) -> Judgement:
+    """How caption and token make a prompt."""
+    value = getattr(settings, name)
+    try:
+        check_template(name, value, "caption", "token")
+    except InputError as error:
+        return name, error.expected, value, False
+    return name, "a text with {caption} and {token}", value, True
 
 
 def _there(
@@ -127,6 +143,8 @@ class Pictures:
             ("folder", "`folder` or `listing`, one of the two", got, one),
             a_folder(self, "folder"),
             a_file(self, "listing"),
+            a_token(self, "token"),
+            a_template(self, "template"),
             one_of(self, "problem_files", (STOP, SKIP)),
             at_least(self, "resolution", 16),
         ]

@@ -68,3 +68,9 @@ def missing(
     """
     requests, store = plan(settings, denoiser, style_set), NegativeStore(folder)
     return sum(not store.has(request) for request in requests), len(requests)
+
+
+def as_if_painted(style_set: StyleSet, base: str) -> StyleSet:
+    """For checks before negatives are painted: each positive stands for its own negative."""
+    stand_ins = {item.name: (item.path,) for item in style_set.items if item.path}
+    return style_set.with_negatives(stand_ins, base)

@@ -9,29 +9,41 @@ Every arm is `settings` with its own changes. All runs are those of `nsync train
 captions, and one report for each seed says which arm comes nearest to the style.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from ..evaluation.request import Request, check
+from ..evaluation.request import Request, check, check_references
 from ..files import numbered
 from ..names import check_name
 from ..negatives import NegativeSettings
 from ..runs.judgements import Judgement
 from ..settings import TrainSettings
 from ..style_set import StyleSet
-from ..trained import LORA
-from .compare import BASE, COMPARISONS, Drawing, draw_arms, read_learned, write_arms
+from ..trained import EMBEDDING, LORA
+from .cells import Cells
+from .compare import (
+    BASE,
+    COMPARISONS,
+    Drawing,
+    Learned,
+    check_drawing,
+    draw_arms,
+    of_embedding,
+    of_lora,
+    write_arms,
+)
 from .evaluate import EVALUATIONS, Encoders, pictures_of, scored
 from .keys import Arms
 from .main import Outcome
 from .models import load_denoiser
 from .negatives import negatives_problems
-from .runs import HeadlessRun, prepare
 from .sections import Model, Pictures, Preview, a_folder, a_name, a_place
-from .sets import missing, negatives_folder, painted, read_pictures
+from .sets import read_pictures
 from .train import TrainFile
 
 if TYPE_CHECKING:
@@ -63,7 +75,7 @@ class StudyFile:
     style_set: Pictures = field(default_factory=Pictures)
     negatives: NegativeSettings = field(default_factory=NegativeSettings)
     settings: TrainSettings = field(default_factory=TrainSettings)
-    drawing: Drawing = field(default_factory=Drawing)
+    drawing: Drawing = field(default_factory=lambda: Drawing(token="", template=""))
     encoders: Encoders = field(default_factory=Encoders)
 
     def judgements(self) -> list[Judgement]:
@@ -84,24 +96,41 @@ class StudyFile:
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with it as a whole: (key, what)."""
         yield from negatives_problems(self.negatives, self.style_set.token)
+        if self.style_set.listing is None:
+            try:
+                _of_set(self.drawing, self.style_set)
+            except InputError as error:
+                yield error.name, f"expected {error.expected}; got {error.got}"
         for name, changes in self.arms.items():
+            yield from self._name_problems(name)
+            for key, rule, value, good in replace(self.settings, **changes).judgements():
+                if not good:
+                    yield f"arms.{name}.{key}", f"expected {rule}; got {value!r}"
+
+    def _name_problems(self, arm: str) -> Iterator[tuple[str, str]]:
+        longest = max(self.seeds, key=len, default="")
+        for name in (arm, self.run_name(arm, longest)):
             try:
                 check_name(name)
             except InputError as error:
-                yield f"arms.{name}", f"expected {error.expected}"
-            settings = replace(self.settings, **changes)
-            if not settings.trains_lora:
-                yield f"arms.{name}.trains", "expected a LoRA, which is what arms are drawn with"
-            for key, rule, value, good in settings.judgements():
-                if not good:
-                    yield f"arms.{name}.{key}", f"expected {rule}; got {value!r}"
+                yield f"arms.{arm}", f"expected {error.expected}; got {name!r}"
+                return
+
+    def run_name(self, arm: str, seed: str) -> str:
+        """What the run of an arm and seed is called."""
+        return f"{self.name}_{arm}_{seed}"
+
+    @property
+    def cells(self) -> dict[tuple[str, str], "TrainFile"]:
+        """What is asked of each training, by (arm, seed); seed by seed."""
+        return {(arm, seed): self.cell(arm, seed) for seed in self.seeds for arm in self.arms}
 
     def cell(self, arm: str, seed: str) -> TrainFile:
         """What is asked of the training of an arm by a seed."""
         changes = self.arms[arm] | {"seed": int(seed), "pause_every": 0}
         settings = replace(self.settings, **changes)
         return TrainFile(
-            name=f"{self.name}_{arm}_{seed}",
+            name=self.run_name(arm, seed),
             output=self.output,
             model=self.model,
             style_set=self.style_set,
@@ -117,37 +146,62 @@ LEARNS = True
 
 def run(asked: StudyFile, dry_run: bool = False) -> Outcome:
     """Train what is not trained yet, draw, score."""
-    comparison = asked.drawing.comparison()
     references = pictures_of(asked.references, "references")
-    encoders = asked.encoders.load(as_paper=False)
+    check_references(references)
     style_set, report = read_pictures(asked.style_set)
+    drawing = _of_set(asked.drawing, style_set)
+    encoders = asked.encoders.load(as_paper=False)
     denoiser = load_denoiser(asked.model)
-    folder = negatives_folder(asked.output, asked.negatives_name)
-    lacking, count = missing(asked.negatives, denoiser, style_set, folder)
+    check_drawing(drawing.comparison(), denoiser)
+    cells = Cells(asked, denoiser, style_set)
+    cells.check()
     if dry_run:
-        cells = f"{len(asked.arms)} arms by {len(asked.seeds)} seeds"
-        told = f"{cells}; {count} negatives, {lacking} of them to be painted."
+        told = f"{len(asked.arms)} arms by {len(asked.seeds)} seeds; {cells.told}"
         return Outcome("\n".join([report, told, "Nothing was begun."]))
-    whole = painted(asked.negatives, denoiser, style_set, folder)
+    runs = cells.runs()
     verdicts = []
     for seed in asked.seeds:
-        files = [_trained(asked, arm, seed, denoiser, whole) for arm in asked.arms]
+        made = {arm: runs[arm, seed].train(Preview()).files for arm in asked.arms}
+        learned = {
+            asked.run_name(arm, seed): _learned(files, denoiser, drawing.token)
+            for arm, files in made.items()
+        }
+        comparison = replace(drawing.comparison(), seed=int(seed))
+        arms = draw_arms(comparison, denoiser, learned)
         name = f"{asked.name}_{seed}"
-        learned = read_learned(denoiser, comparison.token, files)
-        arms = draw_arms(replace(comparison, seed=int(seed)), denoiser, learned)
         write_arms(numbered(asked.output / "nsync" / COMPARISONS / name), arms)
-        candidate = files[list(asked.arms).index(asked.candidate)] if asked.candidate else files[-1]
-        request = Request(references, tuple(arms), candidate.stem, BASE, seed=int(seed))
+        candidate = asked.run_name(asked.candidate or list(asked.arms)[-1], seed)
+        request = Request(references, tuple(arms), candidate, BASE, seed=int(seed))
         check(request)
         place = numbered(asked.output / "nsync" / EVALUATIONS / name)
         verdicts.append(f"Seed {seed}: {scored(request, encoders, asked.output, place)}")
     return Outcome("\n".join(verdicts))
 
 
-def _trained(
-    asked: StudyFile, arm: str, seed: str, denoiser: "DiffusersDenoiser", style_set: StyleSet
-) -> Path:
-    """The LoRA of an arm and seed; one that is there is not trained again."""
-    cell = asked.cell(arm, seed)
-    runs: list[HeadlessRun] = prepare(cell, cell.settings, denoiser, style_set)
-    return runs[0].train(Preview()).files[LORA]
+def _of_set(drawing: Drawing, words: StyleSet | Pictures) -> Drawing:
+    """The drawing in the words that the arms are trained with.
+
+    Raises:
+        InputError: it asks for other ones.
+    """
+    for name in ("token", "template"):
+        given, learned = getattr(drawing, name), getattr(words, name)
+        if given not in ("", learned):
+            expected = f"the set's, {learned!r}, which the arms are trained with, or none"
+            raise InputError(f"drawing.{name}", expected, repr(given))
+    return replace(drawing, token=words.token, template=words.template)
+
+
+def _learned(files: Mapping[str, Path], denoiser: "DiffusersDenoiser", token: str) -> Learned:
+    """How the model comes to have all that an arm has trained."""
+    parts = [of_lora(files[LORA], denoiser)] if LORA in files else []
+    parts += [of_embedding(files[EMBEDDING], denoiser, token)] if EMBEDDING in files else []
+    return partial(_together, parts)
+
+
+@contextmanager
+def _together(parts: Sequence[Learned]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for part in parts:
+            stack.enter_context(part())
+        yield

@@ -5,7 +5,7 @@ goes on where it stands. With `output` at ComfyUI's own output folder, runs, neg
 those that the graph sees.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from ..processes import Processes, joined
 from ..runs.judgements import Judgement, one_of
 from ..runs.parts import TrainResult
 from ..settings import TrainSettings
-from ..style_set import StyleSet
 from ..training import check_processes
 from . import plan
 from .main import Outcome
@@ -23,7 +22,7 @@ from .models import load_denoiser
 from .negatives import negatives_problems
 from .runs import ANEW, CONTINUE, LABELS, ONE_STYLE, ended, prepare
 from .sections import Model, Pictures, Preview, a_file, a_name, a_place
-from .sets import missing, negatives_folder, painted, read_pictures
+from .sets import as_if_painted, missing, negatives_folder, painted, read_pictures
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def _run(asked: TrainFile, dry_run: bool, processes: Processes) -> Outcome:
         lacking, count = missing(asked.negatives, denoiser, style_set, folder)
         told.append(f"{count} negatives in {folder}, {lacking} of them to be painted.")
         if dry_run and lacking:
-            style_set = _as_if_painted(style_set, denoiser.identity)
+            style_set = as_if_painted(style_set, denoiser.identity)
         else:
             style_set = painted(asked.negatives, denoiser, style_set, folder, processes)
     runs = prepare(asked, settings, denoiser, style_set)
@@ -118,14 +117,6 @@ def _run(asked: TrainFile, dry_run: bool, processes: Processes) -> Outcome:
         told += [f"Run {one.folder}: {one.standing}." for one in runs]
         return Outcome("\n".join([*told, plan.room(asked.output), "Nothing was begun."]))
     return _told([one.train(asked.preview, processes) for one in runs], settings)
-
-
-def _as_if_painted(style_set: StyleSet, base: str) -> StyleSet:
-    """For the checks of a dry run: each positive stands for its own negative."""
-    stand_ins: Mapping[str, tuple[Path, ...]] = {
-        item.name: (item.path,) for item in style_set.items if item.path
-    }
-    return style_set.with_negatives(dict(stand_ins), base)
 
 
 def _told(made: Sequence[TrainResult], settings: TrainSettings) -> Outcome:

@@ -55,13 +55,7 @@ def check(request: Request) -> None:
         InputError: fewer than 2 references, references that are all the same, arms that do not
             answer to each other, a candidate or baseline that is none of them.
     """
-    if len(request.references) < 2:
-        remedy = "Five or more are needed for intervals and p-values."
-        got = str(len(request.references))
-        raise InputError("references", "at least two pictures of the style", got, remedy)
-    if all_equal(request.references):
-        got = f"{len(request.references)} times the same picture"
-        raise InputError("references", "different pictures of the style", got)
+    check_references(request.references)
     check_arms(request.arms)
     names = [arm.name for arm in request.arms]
     for what in ("candidate", "baseline"):
@@ -71,6 +65,17 @@ def check(request: Request) -> None:
     candidate = request.ordered()[0]
     for arm in request.arms:
         check_paired(arm, candidate)
+
+
+def check_references(references: Sequence[Tensor]) -> None:
+    """Raise `InputError` for fewer than 2 references, or references that are all the same."""
+    if len(references) < 2:
+        remedy = "Five or more are needed for intervals and p-values."
+        got = str(len(references))
+        raise InputError("references", "at least two pictures of the style", got, remedy)
+    if all_equal(references):
+        got = f"{len(references)} times the same picture"
+        raise InputError("references", "different pictures of the style", got)
 
 
 def all_equal(pictures: Sequence[Tensor]) -> bool:

@@ -170,10 +170,23 @@ class DiffusersDenoiser:
             pictures.append(self._decode(drawn))
         return torch.cat(pictures)
 
-    def _noise(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
-        multiple, factor = self.size_multiple, self._pipeline.vae_scale_factor
+    def check_drawing(self, size: tuple[int, int], settings: SamplerSettings) -> None:
+        """Refuse what `generate` would refuse, before any work.
+
+        Raises:
+            InputError: there is no such sampler or scheduler here, or the size does not fit.
+        """
+        self._check_size(size)
+        self._schedule.check(settings)
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        multiple = self.size_multiple
         if any(side % multiple for side in size):
             raise InputError("size", f"multiples of {multiple} pixels", f"{size[0]} x {size[1]}")
+
+    def _noise(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
+        self._check_size(size)
+        factor = self._pipeline.vae_scale_factor
         shape = (self._family.channels, size[1] // factor, size[0] // factor)
         sources = [torch.Generator().manual_seed(seed) for seed in seeds]
         return torch.stack([torch.randn(shape, generator=s) for s in sources]).to(self.device)

@@ -133,14 +133,18 @@ class NoiseSchedule:
         # An error of the velocity is one of x_0 over sigma; for v, sigma^2 is 1 / (SNR + 1).
         return snr.clamp(max=gamma) * sigma.square()
 
-    def _sampler(self, settings: SamplerSettings, noise: Tensor) -> SchedulerMixin:
-        """diffusers' own sampler of that name, with nothing of how the pipeline samples."""
+    def check(self, settings: SamplerSettings) -> None:
+        """Raise `InputError` where there is no such sampler or scheduler here."""
         _check_name("sampler", settings.sampler, _SAMPLERS)
         spacings = _FLOW_SPACINGS[settings.sampler] if self._target == _FLOW else _SPACINGS
         _check_name("scheduler", settings.scheduler, spacings)
+
+    def _sampler(self, settings: SamplerSettings, noise: Tensor) -> SchedulerMixin:
+        """diffusers' own sampler of that name, with nothing of how the pipeline samples."""
+        self.check(settings)
         if self._target == _FLOW:
             return self._flow_sampler(settings.sampler, self._shift_at(noise))
-        options = {**self._config, **spacings[settings.scheduler]}
+        options = {**self._config, **_SPACINGS[settings.scheduler]}
         if settings.sampler == _MULTISTEP:
             return DPMSolverMultistepScheduler(**options)
         return EulerDiscreteScheduler(**options)

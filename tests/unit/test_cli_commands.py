@@ -269,6 +269,17 @@ def test_an_embedding_is_trained_drawn_and_told_of(place, capsys):
     assert f"an embedding: sks {rows} vectors of {width}" in capsys.readouterr().out
 
 
+STUDY_REFUSALS = {
+    "--drawing.width 66": "`drawing.width, drawing.height`: expected multiples of 4 pixels",
+    "--drawing.sampler.sampler lms": "`drawing.sampler.sampler`: expected one of euler",
+    "--drawing.sampler.scheduler beta": "`drawing.sampler.scheduler`: expected one of normal",
+    "--references one": "`references`: expected at least two pictures",
+    "--settings.rank 5000": "`arms.plain.rank`: expected at most",
+    "--settings.layers atention": "`arms.plain.layers`: expected a choice that names layers",
+    "--negatives_name new --settings.rank 5000": "`arms.plain.rank`: expected at most",
+}
+
+
 def test_a_study_trains_its_arms_and_says_which_is_nearest(place, capsys):
     study = place / "study.yaml"
     study.write_text(
@@ -286,13 +297,68 @@ drawing:
   sampler: {steps: 1}
 """
     )
+    (place / "one").mkdir()
+    shutil.copy(place / "pictures/image_0001.png", place / "one")
     text = study.read_text().replace("preview: {steps: 1, guidance: 1}\n", "")
     study.write_text(text.replace("faster", "fas/ter").replace("rule: plain", "rlue: plain"))
     said = asked(capsys, "study", study)
     assert "arms.plain.rlue: no such key; is it rule?" in said
     assert "arms.fas/ter: expected a file name" in said
     study.write_text(text.replace("steps: 4", "steps: 1"))
+    for words, said in STUDY_REFUSALS.items():
+        assert said in asked(capsys, "study", study, *words.split(" "), "--name", "no")
+        assert said in asked(capsys, "study", study, *words.split(" "), "--name", "no", "--dry-run")
     assert main(["study", str(study)]) == DONE
     assert "Seed 0: " in capsys.readouterr().out
     assert (place / "output/nsync/evaluations/sweep_0/report.html").is_file()
     assert (place / "output/loras/sweep_faster_0.safetensors").is_file()
+
+
+def test_a_study_draws_by_the_trained_word_all_that_was_trained(place, capsys, monkeypatch):
+    """The set's token is not the default; an arm has learned both; plain arms need no negatives."""
+    from nsync.cli import compare
+    from nsync.lora_file import read_lora
+
+    seen = []
+
+    def noted(comparison, denoiser, name, word, on_item):
+        ours = {key: rows for key, rows in denoiser.words.items() if key == word}
+        adapted = any("lora_A" in one for one, _ in denoiser.network.named_modules())
+        seen.append((name, word, bool(ours), adapted))
+        return arm_of(comparison, denoiser, name, word, on_item)
+
+    arm_of = compare.arm_of
+    monkeypatch.setattr(compare, "arm_of", noted)
+    study = place / "both.yaml"
+    study.write_text(
+        FILE.replace("sunset", "both")
+        .replace("token: sks", "token: zork")
+        .replace("steps: 4, pause_every: 2", "steps: 1")
+        .replace("preview: {", "# {")
+        + """\
+arms: {lora: {rule: plain}, all: {rule: plain, trains: LoRA and embedding}}
+negatives_name: none_needed
+references: pictures
+encoders: {ruler: true}
+drawing:
+  captions: [a red circle, a blue square, a green cross, a red ring, a blue triangle]
+  width: 64
+  height: 64
+  sampler: {steps: 1}
+"""
+    )
+    assert main(["study", str(study)]) == DONE
+    told = {name: rest for name, *rest in seen}
+    assert told == {
+        "base": ["zork", False, False],
+        "both_lora_0": ["zork", False, True],
+        "both_all_0": ["zork", True, True],
+    }
+    assert read_lora(place / "output/loras/both_all_0.safetensors").layers
+    assert not (place / "output/nsync/negatives/none_needed").exists()
+    # Another arm wants negatives: what was trained before without them stays as it is.
+    study.write_text(study.read_text().replace("arms: {", "arms: {more: {rule: nsync}, "))
+    capsys.readouterr()
+    assert main(["study", str(study)]) == DONE
+    assert (place / "output/nsync/negatives/none_needed").is_dir()
+    assert "both_more_0" in {name for name, *_ in seen}

@@ -256,3 +256,50 @@ def test_arms_are_told_of_by_path_and_line(tmp_path):
     assert "line 11, arms.two.stesp: no such key; is it steps?" in told
     assert "line 7, arms.three: expected keys of `settings`" in told
     assert "3 wrong" in told
+
+
+STUDY = """\
+model: {path: tiny}
+style_set: {folder: ., token: zork}
+references: .
+encoders: {ruler: true}
+drawing: {captions: [a]}
+arms: {one: {rule: plain}}
+"""
+
+
+def told_of(command, path, **flags):
+    with pytest.raises(InputError) as caught:
+        read(import_module(f"nsync.cli.{command}").DEFAULT, path, flags)
+    return str(caught.value)
+
+
+def test_a_study_draws_with_the_words_that_it_trains_with(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY)
+    made = read(import_module("nsync.cli.study").DEFAULT, file, {"drawing.token": "zork"})
+    assert made.drawing.token == "zork"
+    other = {"drawing.token": "sks", "drawing.template": "{caption}, {token}"}
+    told = told_of("study", file, **{"drawing.token": "sks"})
+    assert "drawing.token: expected the set's, 'zork', which the arms are trained with" in told
+    told = told_of("study", file, **{"drawing.template": other["drawing.template"]})
+    assert "drawing.template: expected the set's, '{caption} in the style of {token}'" in told
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("drawing.sampler.steps", "0", "drawing.sampler.steps: expected at least 1; got 0"),
+        ("drawing.sampler.guidance", "nan", "drawing.sampler.guidance: expected at least 0"),
+        ("name", "n" * 95, "arms.one: expected a file name of at most 100 characters"),
+        ("style_set.token", "", "style_set.token: expected a word that stands for the style"),
+        ("style_set.template", "{token}", "style_set.template: expected a text with {caption}"),
+        ("negatives.sampler.steps", "0", "negatives.sampler.steps: expected at least 1; got 0"),
+    ],
+)
+def test_what_a_study_draws_is_judged_with_all_else(tmp_path, flag, value, said):
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY.replace("token: zork", "resolution: 64"))
+    told = told_of("study", file, **{flag: value})
+    assert said in told
+    assert "1 wrong" in told
