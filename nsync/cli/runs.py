@@ -13,12 +13,12 @@ from ..errors import InputError
 from ..files import numbered, write_atomic
 from ..learner import Learned
 from ..lora_file import LowRank, match_layers, read_lora
-from ..names import check_name, export_title, one_word
+from ..names import export_title, one_word
 from ..pictures.images import png, to_picture
 from ..processes import ONE, Processes
 from ..runs.folder import RunFolder
 from ..runs.recipe import run_place, write_recipe
-from ..sets.labels import by_label
+from ..runs.several import sets_of_runs
 from ..settings import TrainSettings
 from ..style_set import StyleSet
 from ..trained import EMBEDDING, LORA, every_layer
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from .train import TrainFile
 
 CONTINUE, ANEW = "continue", "start anew"
-ONE_STYLE, PER_LABEL = "one style", "one run per label"
-LABELS = (ONE_STYLE, PER_LABEL)
 
 
 @dataclass(frozen=True)
@@ -155,11 +153,7 @@ def load_lora(file: Path, denoiser: "DiffusersDenoiser", text: bool = True) -> d
 def _folders(
     asked: "TrainFile", settings: TrainSettings, style_set: StyleSet
 ) -> dict[Path, StyleSet]:
-    name = check_name(asked.name)
-    sets = {name: style_set}
-    if asked.labels == PER_LABEL:
-        labelled = by_label(settings, style_set).items()
-        sets = {check_name(f"{name}_{label}", "labels"): own for label, own in labelled}
+    sets = sets_of_runs(settings, style_set, asked.name, asked.labels)
     folders = {run_place(asked.output, name): own for name, own in sets.items()}
     if asked.if_run_exists == ANEW:
         folders = {numbered(folder): own for folder, own in folders.items()}

@@ -13,14 +13,16 @@ from ..negatives import NegativeSettings
 from ..presets import AS_SET, PRESETS, filled_in
 from ..processes import Processes, joined
 from ..runs.judgements import Judgement, one_of
+from ..runs.log import RunStoppedError
 from ..runs.parts import TrainResult
+from ..runs.several import LABELS, ONE_STYLE, each
 from ..settings import TrainSettings
 from ..training import check_processes
 from . import plan
-from .main import Outcome
+from .main import STOPPED, Outcome
 from .models import load_denoiser
 from .negatives import negatives_problems
-from .runs import ANEW, CONTINUE, LABELS, ONE_STYLE, ended, prepare
+from .runs import ANEW, CONTINUE, ended, prepare
 from .sections import Model, Pictures, Preview, a_file, a_name, a_place
 from .sets import as_if_painted, missing, negatives_folder, painted, read_pictures
 
@@ -116,10 +118,14 @@ def _run(asked: TrainFile, dry_run: bool, processes: Processes) -> Outcome:
         told += [plan.of_training(settings, denoiser, style_set, runs[0].start)]
         told += [f"Run {one.folder}: {one.standing}." for one in runs]
         return Outcome("\n".join([*told, plan.room(asked.output), "Nothing was begun."]))
-    return _told([one.train(asked.preview, processes) for one in runs], settings)
+    made, stopped = each(runs, lambda one, _: one.train(asked.preview, processes))
+    return _told(made, stopped, settings)
 
 
-def _told(made: Sequence[TrainResult], settings: TrainSettings) -> Outcome:
+def _told(
+    made: Sequence[TrainResult], stopped: Sequence[RunStoppedError], settings: TrainSettings
+) -> Outcome:
     outcomes = [ended(result, settings.steps) for result in made]
-    code = max(outcome.code for outcome in outcomes)
+    outcomes += [Outcome(str(error), STOPPED) for error in stopped]
+    code = STOPPED if stopped else max(outcome.code for outcome in outcomes)
     return Outcome("\n".join(outcome.text for outcome in outcomes), code)

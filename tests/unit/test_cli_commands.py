@@ -11,7 +11,9 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from nsync.cli.main import BAD_INPUT, DONE, INTERRUPTED, PAUSED, main
+from nsync.cli.main import BAD_INPUT, DONE, INTERRUPTED, PAUSED, STOPPED, main
+from nsync.processes import ProcessLostError
+from nsync.runs.log import NonFiniteError
 
 FILE = """\
 name: sunset
@@ -362,3 +364,46 @@ drawing:
     assert main(["study", str(study)]) == DONE
     assert (place / "output/nsync/negatives/none_needed").is_dir()
     assert "both_more_0" in {name for name, *_ in seen}
+
+
+@pytest.fixture(scope="module")
+def labelled(place):
+    """A file of a set with two labels."""
+    for label in ("neon", "comic"):
+        words = ["--style", label, "--folder", f"labelled/{label}", "--count", "2"]
+        assert main(["tiny-pictures", *words]) == DONE
+    file = place / "labelled.yaml"
+    text = FILE.replace("folder: pictures", "folder: labelled").replace("sunset", "many")
+    text = text.replace("steps: 4, pause_every: 2", "rule: plain, steps: 1")
+    file.write_text(f"{text}labels: one run per label\n")
+    return file
+
+
+@pytest.mark.parametrize(("error", "goes_on"), [(NonFiniteError, True), (ProcessLostError, False)])
+def test_a_label_that_goes_bad_does_not_keep_the_others_from_training(
+    place, labelled, capsys, monkeypatch, error, goes_on
+):
+    from nsync.cli.runs import HeadlessRun
+
+    train = HeadlessRun.train
+
+    def first_fails(run, *given):
+        if run.folder.name.endswith("_comic"):
+            raise error("the numbers went bad")
+        return train(run, *given)
+
+    monkeypatch.setattr(HeadlessRun, "train", first_fails)
+    name = f"some_{error.__name__}"
+    assert main(["train", str(labelled), "--name", name]) == STOPPED
+    said = capsys.readouterr().err
+    assert "the numbers went bad" in said
+    saved = place / f"output/loras/{name}_neon.safetensors"
+    assert saved.is_file() == goes_on
+    assert (f"Saved {saved.relative_to(place)}" in said) == goes_on
+
+
+def test_labels_that_differ_by_capitals_only_are_refused(place, labelled, capsys):
+    shutil.copytree(place / "labelled", place / "capitals")
+    (place / "capitals/neon").rename(place / "capitals/Comic")
+    said = asked(capsys, "train", labelled, "--style_set.folder", "capitals")
+    assert "`labels`: expected labels that differ by more than capitals" in said
