@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ class HeadlessRun:
         folder: see `nsync.runs.recipe.run_place`.
         loras, embeddings: folders that take what is saved.
         names: what a LoRA file calls the layers, by key.
-        model: what the file says of the model, for the run's own file.
+        told: what the run's own file says beside settings and set, as plain values.
     """
 
     denoiser: "DiffusersDenoiser"
@@ -54,7 +54,7 @@ class HeadlessRun:
     embeddings: Path
     names: Mapping[str, str]
     start: Mapping[str, LowRank] | None = None
-    model: Mapping[str, object] = field(default_factory=dict)
+    told: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def standing(self) -> str:
@@ -84,7 +84,7 @@ class HeadlessRun:
     def _ready(self, leads: bool) -> Iterator[None]:
         """The model can be trained; the run has begun, and can be gone on with by its recipe."""
         if leads:
-            write_recipe(self.folder, self.settings, self.style_set, {"model": dict(self.model)})
+            write_recipe(self.folder, self.settings, self.style_set, self.told)
         with ready(self.settings, self.denoiser):
             yield
 
@@ -123,13 +123,24 @@ def prepare(
     loras = asked.output / "loras"
     embeddings = asked.embeddings or asked.output / "embeddings"
     check_runs_whole(settings, denoiser, folders, names, loras, start)
-    model = {"path": str(asked.model.path)}
-    if asked.model.config:
-        model["config"] = str(asked.model.config)
+    told = _as_told(asked)
     return [
-        HeadlessRun(denoiser, each, settings, folder, loras, embeddings, names, start, model)
+        HeadlessRun(denoiser, each, settings, folder, loras, embeddings, names, start, told)
         for folder, each in folders.items()
     ]
+
+
+def _as_told(asked: "TrainFile") -> dict[str, object]:
+    """What a run's own file has to say, wherever it lies, to go on with the very run."""
+    model = _paths(asked.model, "path", "config") | {"weights": asked.model.weights}
+    places = _paths(asked, "embeddings", "start_from")
+    return {"model": model, **places, "preview": asdict(asked.preview)}
+
+
+def _paths(asked: object, *names: str) -> dict[str, str]:
+    """Those that are given, of which nothing depends on where one is."""
+    given = {name: getattr(asked, name) for name in names}
+    return {name: str(path.absolute()) for name, path in given.items() if path}
 
 
 def ended(result: TrainResult, of: int) -> Outcome:

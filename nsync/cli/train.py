@@ -72,16 +72,18 @@ class TrainFile:
         }
         chosen = [one_of(self, name, known) for name, known in choices.items()]
         names = [a_name(self, name) for name in ("name", "negatives_name")]
-        return [*names, a_place(self, "output"), *chosen, a_file(self, "start_from")]
+        places = [a_place(self, name) for name in ("output", "embeddings") if getattr(self, name)]
+        return [*names, *places, *chosen, a_file(self, "start_from")]
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with it as a whole: (key, what)."""
         yield from negatives_problems(self.negatives, self.style_set.token)
-        if self.model.weights != "fp32" and self.settings.precision == "fp32":
+        wanted = self.wanted if self.preset in PRESETS else self.settings
+        if self.model.weights != "fp32" and wanted.precision == "fp32":
             yield (
                 "model.weights",
                 f"expected fp32 with settings.precision fp32; got {self.model.weights}. Set "
-                "settings.precision to bf16, or hold the weights in fp32.",
+                "settings.precision to bf16, or hold the weights in fp32",
             )
 
 
