@@ -165,13 +165,13 @@ def joined() -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
-def check_device(device: torch.device) -> None:
-    """Raise `InputError` where processes of this machine would share a GPU."""
+def check_device(device: torch.device, key: str = "model.device") -> None:
+    """Raise `InputError`, which names the key, where processes of this machine share a GPU."""
     count = launch().local_count
     if device.type == "cuda" and count > torch.cuda.device_count():
         wanted = f"a GPU for each of the {count} processes on this machine"
-        remedy = "Start as many processes as there are GPUs, or set `model.device` to cpu."
-        raise InputError("model.device", wanted, str(torch.cuda.device_count()), remedy)
+        remedy = f"Start as many processes as there are GPUs, or set `{key}` to cpu."
+        raise InputError(key, wanted, str(torch.cuda.device_count()), remedy)
 
 
 def _is_one_sided(store: "dist.Store", here: Launch) -> bool:

@@ -91,7 +91,7 @@ class Encoders:
                 words = {"tokenizer": self.tokenizer, "text_file": self.text_file}
             with told_as(f"encoders.{name.replace('-', '_')}"):
                 loaded.append(load_encoder(name, file, as_paper=as_paper, **words))
-        device = device_of(self.device)
+        device = device_of(self.device, "encoders.device")
         return [encoder.to(device) for encoder in loaded]
 
 
@@ -136,6 +136,12 @@ class EvaluateFile:
             a_place(self, "output"),
             a_folder(self, "references", needed=True),
             ("comparison", "`comparison` or `candidates`, one of the two", got, one),
+            (
+                "baseline",
+                "none beside a comparison, which has its own",
+                str(self.baseline),
+                not (self.comparison and self.baseline),
+            ),
             *(a_folder(self, n) for n in ("comparison", "candidates", "baseline", "distractors")),
             one_of(self, "parity", PARITIES),
             at_least(self, "seed", 0),
@@ -167,7 +173,8 @@ def _run(asked: EvaluateFile, dry_run: bool, processes: Processes) -> Outcome:
         seed=asked.seed,
     )
     check(request)
-    check_device(device_of(asked.encoders.device))
+    key = "encoders.device"
+    check_device(device_of(asked.encoders.device, key), key)
     encoders = asked.encoders.load(asked.parity == PAPER)
     folder = numbered(asked.output / "nsync" / EVALUATIONS / check_name(asked.name))
     if dry_run:

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..adapters import NETWORK, split_key
-from ..errors import InputError
+from ..errors import InputError, told_as
 from ..lora_file import read_lora
 from ..runs.folder import RunFolder
 from ..runs.standing import STYLE
@@ -51,7 +51,9 @@ def run(path: Path) -> Outcome:
 
 def _folder(path: Path) -> list[str]:
     run = RunFolder(path)
-    if run.config() is not None:
+    with told_as("FILE"):
+        config = run.config()
+    if _is_of_run(config):
         return _of_run(run)
     if (path / MANIFEST).is_file() or any(path.glob(PARTS)):
         count, lost = len(NegativeStore(path).pictures), len(missing_files(path))
@@ -61,6 +63,12 @@ def _folder(path: Path) -> list[str]:
         return [f"  a comparison of {len(arms)} arms: {', '.join(arms)}"]
     rule = "a run's folder, a negative set's or a comparison's"
     raise InputError("FILE", rule, f"{path}, which has none of their files")
+
+
+def _is_of_run(config: object) -> bool:
+    """Whether it is a run's; models and much else have a config.json as well."""
+    settings = config.get("settings") if isinstance(config, dict) else None
+    return isinstance(settings, dict) and "steps" in settings
 
 
 def _of_run(run: RunFolder) -> list[str]:

@@ -177,7 +177,7 @@ def _flags(module: ModuleType, command: str) -> tuple[argparse.ArgumentParser, s
     else:
         parser.set_defaults(FILE=None)
     if module.LEARNS:
-        told = "check data set, model and memory, print the plan, and do nothing"
+        told = "read and judge all that is asked for, print the plan, and do nothing"
         parser.add_argument("--dry-run", dest="dry_run", action="store_true", help=told)
     if module.DEFAULT is None:
         return parser, set()

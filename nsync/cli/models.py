@@ -22,7 +22,7 @@ def load_denoiser(model: Model) -> "DiffusersDenoiser":  # noqa: F821 - imported
 
     from ..pipelines import load
 
-    device = device_of(model.device)
+    device = device_of(model.device, "model.device")
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
@@ -36,8 +36,11 @@ def load_denoiser(model: Model) -> "DiffusersDenoiser":  # noqa: F821 - imported
         raise InputError(key, error.expected, error.got, error.remedy) from error
 
 
-def device_of(name: str) -> torch.device:
-    """The device that a key names.
+def device_of(name: str, key: str) -> torch.device:
+    """The device of this name.
+
+    Args:
+        key: where it is given, for errors.
 
     Raises:
         InputError: torch knows none of this name, or cannot compute there.
@@ -50,5 +53,5 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         expected = "a device that is there"
-        raise InputError("model.device", expected, f"{name!r} ({reason})") from error
+        raise InputError(key, expected, f"{name!r} ({reason})") from error
     return device

@@ -79,4 +79,5 @@ def negatives_problems(settings: NegativeSettings, token: str) -> Iterator[tuple
         if error.name in ("steps", "guidance"):  # the sampler's own rules tell of them
             return
         key = {"generic_words": "words"}.get(error.name, error.name)
-        yield f"negatives.{key}", f"expected {error.expected}; got {error.got}. {error.remedy}"
+        remedy = f". {error.remedy.removesuffix('.')}" if error.remedy else ""
+        yield f"negatives.{key}", f"expected {error.expected}; got {error.got}{remedy}"

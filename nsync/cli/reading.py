@@ -149,6 +149,9 @@ def _take_arms(found: Reading, path: str, node: yaml.Node, known: Mapping[str, K
     arms = Arms()
     for name, changes in node.value if isinstance(node, yaml.MappingNode) else []:
         prefix, own = f"{path}.{name.value}.", Reading(found.file, problems=found.problems)
+        if str(name.value) in arms:
+            found.wrong(prefix[:-1], "given twice", f"line {name.start_mark.line + 1}")
+            continue
         inner = {one.removeprefix("settings."): key for one, key in known.items()}
         keys = {
             f"{prefix}{one}": replace(key, path=f"{prefix}{one}")

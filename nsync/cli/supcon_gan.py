@@ -15,14 +15,14 @@ from ..supcon.encoder_file import load_encoders
 from ..supcon.encoders import Encoders, check_captions
 from ..supcon.gan import FAMILIES
 from ..supcon.gan.choices import AS_SET, PUBLISHED, family_of, vision_of, with_preset
-from ..supcon.gan.contract import Family
+from ..supcon.gan.contract import Networks
 from ..supcon.gan.model_file import save_model
 from ..supcon.gan.sampler import generate
 from ..supcon.gan.settings import GanSettings
 from ..supcon.gan.sheets import first_prompts, sheet
-from ..supcon.gan.training import Preview, check_fit, check_penalties, train
+from ..supcon.gan.training import Preview, check_before_reading, check_fit, check_penalties, train
 from ..supcon.learner import AVERAGE, ModulesLearned
-from ..supcon.pairs import LabelledPairs, read_pairs
+from ..supcon.pairs import read_pairs
 from . import plan
 from .main import Outcome
 from .models import device_of
@@ -88,20 +88,23 @@ def run(asked: GanFile, dry_run: bool = False) -> Outcome:
     folder = run_place(asked.output, check_name(asked.name))
     folder = numbered(folder) if asked.if_run_exists == ANEW else folder
     style_set, report = read_pictures(asked.style_set)
-    encoders = load_encoders(asked.encoders).requires_grad_(False).to(device_of(asked.device))
+    device = device_of(asked.device, "device")
+    encoders = load_encoders(asked.encoders).requires_grad_(False).to(device)
     family = family_of(asked.family, asked.image_size, asked.width, encoders)
     settings = with_preset(asked.settings, family, asked.preset)
     settings.check()
     family.check()
     check_penalties(settings, family)
     vision = vision_of(family, encoders)
+    sizes = _sizes(check_before_reading(settings, family, encoders, folder, vision))
     with items("Reading") as on_item:
         pairs = read_pairs(style_set, family.image_size, on_item)
     check_fit(family, encoders, pairs)
     prompts = list(asked.preview_prompts) or first_prompts(pairs)
     check_captions(encoders, ((repr(prompt), prompt) for prompt in prompts))
     if dry_run:
-        return Outcome("\n".join([report, _plan(family, pairs, vision), "Nothing was begun."]))
+        told = f"{len(pairs)} pairs, {len(pairs.labels.names)} labels. {sizes}"
+        return Outcome("\n".join([report, told, "Nothing was begun."]))
 
     def export(learned: ModulesLearned, made: int) -> dict[str, Path]:
         title = export_title(folder.name, made, settings.steps)
@@ -128,10 +131,7 @@ def _previews(encoders: Encoders, prompts: list[str], seed: int, folder: Path) -
     return preview
 
 
-def _plan(family: Family, pairs: LabelledPairs, vision: nn.Module | None) -> str:
-    networks = family.build(vision)
+def _sizes(networks: Networks) -> str:
+    """What the networks take of memory, in words."""
     sizes = " and ".join(plan.megabytes(plan.held(network)) for network in networks)
-    return (
-        f"{len(pairs)} pairs, {len(pairs.labels.names)} labels. Generator and discriminators: "
-        f"{sizes}; with gradients and Adam four times that."
-    )
+    return f"Generator and discriminators: {sizes}; with gradients and Adam four times that."

@@ -11,13 +11,14 @@ from ..names import check_name, export_title
 from ..runs.folder import RunFolder
 from ..runs.judgements import Judgement, one_of
 from ..runs.recipe import run_place
+from ..runs.standing import check_before_pictures
 from ..supcon.clip_encoders import ClipEncoders
 from ..supcon.encoder_file import save_encoders
 from ..supcon.encoders import Encoders
 from ..supcon.labels import read_labels
 from ..supcon.learner import ModulesLearned
 from ..supcon.pretrain_settings import PretrainSettings
-from ..supcon.pretraining import ENCODERS, pretrain
+from ..supcon.pretraining import ENCODERS, base_config, pretrain
 from ..supcon.small_encoders import SmallEncoders
 from . import plan
 from .main import Outcome
@@ -77,9 +78,12 @@ def run(asked: PretrainFile, dry_run: bool = False) -> Outcome:
     style_set, report = read_pictures(asked.style_set)
     labels = read_labels(style_set)
     encoders = _first(asked, [item.caption for item in style_set.items])
+    asked.settings.check()
+    check_before_pictures(folder, asked.settings, base_config(asked.settings, encoders))
     if dry_run:
         size = plan.megabytes(plan.held(encoders))
-        told = f"{len(labels.names)} labels; encoders of {size} on {device_of(asked.device)}."
+        device = device_of(asked.device, "device")
+        told = f"{len(labels.names)} labels; encoders of {size} on {device}."
         return Outcome("\n".join([report, *labels.notes, told, "Nothing was begun."]))
 
     def export(learned: ModulesLearned, made: int) -> dict[str, Path]:
@@ -104,4 +108,4 @@ def _first(asked: PretrainFile, captions: list[str]) -> Encoders:
     else:
         seed = asked.settings.seed
         encoders = SmallEncoders.fresh(captions, seed, asked.image_size, asked.width)
-    return encoders.to(device_of(asked.device))
+    return encoders.to(device_of(asked.device, "device"))

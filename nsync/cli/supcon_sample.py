@@ -58,7 +58,7 @@ LEARNS = False
 
 def run(asked: SampleFile) -> Outcome:
     """Paint them; a folder that is there is kept, and the new one numbered."""
-    model, device = load_model(asked.gan), device_of(asked.device)
+    model, device = load_model(asked.gan), device_of(asked.device, "device")
     prompts = [prompt for prompt in asked.prompts for _ in range(asked.per_prompt)]
     seeds = [asked.seed + k for _ in asked.prompts for k in range(asked.per_prompt)]
     with items("Painting") as on_item:

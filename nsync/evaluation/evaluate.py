@@ -92,7 +92,7 @@ def _comparisons(request: Request, measure: Measure) -> list[Comparison]:
         return []
     found = []
     for score, better, compare in _scores(request, measure, candidate):
-        made = [(other, compare(other)) for other in others]
+        made = [(other, told) for other in others if (told := compare(other))]
         corrected = holm([p for _, (_, p) in made]) if made else []
         found += [
             Comparison(score, candidate.name, other.name, difference, p, float(p_holm), better)
@@ -101,11 +101,12 @@ def _comparisons(request: Request, measure: Measure) -> list[Comparison]:
     return found
 
 
-_Compare = Callable[[Arm], tuple[Interval, float]]
+_Compare = Callable[[Arm], tuple[Interval, float] | None]
 
 
 def _scores(request: Request, measure: Measure, candidate: Arm) -> list[tuple[str, str, _Compare]]:
-    """(score, which way is better, the candidate's difference to an arm and its p-value)."""
+    """(score, which way is better, the candidate's difference to an arm and its p-value, or None
+    where the arm has no such score)."""
     form, options = "nsync" if request.paper else "pairwise", _options(request, candidate)
     references, least = measure.references, min(len(candidate.pictures), len(request.references))
 
@@ -113,9 +114,9 @@ def _scores(request: Request, measure: Measure, candidate: Arm) -> list[tuple[st
         pair = measure.style(candidate), measure.style(other)
         return _told(compare_similarity(references, *pair, form, **options))
 
-    def adherence(other: Arm) -> tuple[Interval, float]:
+    def adherence(other: Arm) -> tuple[Interval, float] | None:
         pair = measure.adherence(candidate), measure.adherence(other)
-        return _told(compare_scores(*pair, **options))
+        return None if pair[1] is None else _told(compare_scores(*pair, **options))
 
     def swapped(swaps: Callable[..., Swappable], read: Callable, other: Arm) -> tuple:
         sets = (read(p) for p in (request.references, candidate.pictures, other.pictures))

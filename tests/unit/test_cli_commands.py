@@ -407,3 +407,45 @@ def test_labels_that_differ_by_capitals_only_are_refused(place, labelled, capsys
     (place / "capitals/neon").rename(place / "capitals/Comic")
     said = asked(capsys, "train", labelled, "--style_set.folder", "capitals")
     assert "`labels`: expected labels that differ by more than capitals" in said
+
+
+def test_a_run_goes_on_by_its_own_file_with_all_that_it_was_asked(place, lora, monkeypatch):
+    """Rounded weights are another base; a LoRA to start from is another run."""
+    words = ["--name", "rounded", "--preset", "6 GB", "--model.weights", "bf16"]
+    words += ["--start_from", str(lora), "--embeddings", "words", "--preview.guidance", "2"]
+    assert main(["train", "train.yaml", *words]) == PAUSED
+    run = place / "output/nsync/runs/rounded"
+    told = yaml.safe_load((run / "run.yaml").read_text())
+    assert told["embeddings"] == str(place / "words")
+    assert told["start_from"] == str(lora)
+    assert told["preview"] == {"prompt": "", "steps": 1, "guidance": 2.0}
+    monkeypatch.chdir(run)
+    assert main(["train", "run.yaml", "--settings.pause_every", "0"]) == DONE
+    assert (place / "output/loras/rounded.safetensors").is_file()
+
+
+def test_what_only_looks_like_a_run_is_told(place, capsys):
+    for name, text in {"model": '{"model_type": "clip"}', "list": "[1]", "torn": '{"a'}.items():
+        (place / name).mkdir()
+        (place / name / "config.json").write_text(text)
+        assert "`FILE`" in asked(capsys, "inspect", name)
+
+
+def test_pictures_are_not_drawn_into_a_file(place, capsys):
+    (place / "no_folder").touch()
+    said = asked(capsys, "tiny-pictures", "--style", "neon", "--folder", "no_folder")
+    assert "folder: expected a folder that can be made and written in" in said
+
+
+def test_captions_say_the_style_where_they_are_asked_to(place):
+    words = ["--style", "stained_glass", "--count", "1", "--style_in_captions", "true"]
+    assert main(["tiny-pictures", "--folder", "said", *words]) == DONE
+    assert "in the style of stained glass" in (place / "said/image_0001.txt").read_text()
+
+
+def test_a_device_that_is_none_is_told_by_its_key(place, capsys):
+    words = ["--references", "pictures", "--candidates", "pictures", "--encoders.ruler", "true"]
+    said = asked(capsys, "evaluate", *words, "--encoders.device", "nowhere")
+    assert "`encoders.device`: expected a device that is there" in said
+    said = asked(capsys, "train", "train.yaml", "--model.device", "nowhere")
+    assert "`model.device`: expected a device that is there" in said

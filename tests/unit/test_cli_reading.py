@@ -303,3 +303,38 @@ def test_what_a_study_draws_is_judged_with_all_else(tmp_path, flag, value, said)
     told = told_of("study", file, **{flag: value})
     assert said in told
     assert "1 wrong" in told
+
+
+def test_a_presets_precision_counts_for_the_weights(file):
+    held = {"model.weights": "bf16"}
+    assert read(DEFAULT, file(GOOD), {**held, "preset": "6 GB"}).wanted.precision == "bf16"
+    told = problems(file(GOOD), **held)
+    assert "model.weights: expected fp32 with settings.precision fp32; got bf16" in told
+    assert not told.endswith("..")
+    told = problems(file(GOOD), preset="5 GB", **held)
+    assert "preset: expected one of as set, 6 GB" in told
+    assert "2 wrong" in told
+
+
+def test_where_embeddings_go_is_a_place(file, tmp_path):
+    (tmp_path / "taken").touch()
+    told = problems(file(GOOD), embeddings=str(tmp_path / "taken"))
+    assert "embeddings: expected a folder that can be made and written in" in told
+
+
+def test_an_arm_that_is_given_twice_is_told(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(STUDY.replace("arms: {one: {rule: plain}}", "arms:\n  one:\n  two:\n  one:\n"))
+    assert "line 9, arms.one: given twice" in told_of("study", file)
+
+
+def test_a_comparison_has_a_baseline_of_its_own(tmp_path):
+    flags = dict.fromkeys(("comparison", "baseline", "references"), str(tmp_path))
+    told = told_of("evaluate", None, **flags, **{"encoders.ruler": "true"})
+    assert "baseline: expected none beside a comparison, which has its own" in told
+    assert "1 wrong" in told
+
+
+def test_a_comparison_without_a_word_for_the_style_is_told():
+    flags = {"model.path": "tiny", "drawing.captions": ["a"], "drawing.token": " "}
+    assert "drawing.token: expected a text; got nothing" in told_of("compare", None, **flags)

@@ -79,6 +79,19 @@ def test_dry_runs_begin_nothing(place, capsys):
     assert sorted(place.rglob("*")) == before
 
 
+def test_a_dry_run_refuses_another_runs_folder(place, capsys):
+    words = ["--settings.batch", "3", "--dry-run"]
+    for command, file in {"pretrain": "pretrain.yaml", "gan": "gan.yaml"}.items():
+        assert main(["supcon", command, file, *words]) == BAD_INPUT
+        assert "`batch` was 2, is 3" in capsys.readouterr().err
+
+
+def test_a_device_that_is_none_is_told_by_its_key(place, capsys):
+    for command, file in {"pretrain": "pretrain.yaml", "gan": "gan.yaml"}.items():
+        assert main(["supcon", command, file, "--device", "nowhere"]) == BAD_INPUT
+        assert "`device`: expected a device that is there" in capsys.readouterr().err
+
+
 def test_bad_input_is_told(place, capsys):
     encoders = ["--encoders", "gone.safetensors", "--settings.batch", "1", "--family", "BigGAN"]
     assert main(["supcon", "gan", "gan.yaml", *encoders]) == BAD_INPUT

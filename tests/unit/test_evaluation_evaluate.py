@@ -261,3 +261,14 @@ def test_the_report_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     lines = (report.folder / "pictures.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 12
     assert lines[1].startswith("nsync,0,a thing number 0,")
+
+
+def test_an_arm_without_captions_is_compared_by_all_but_adherence(tmp_path: Path) -> None:
+    asked = request()
+    bare = [replace(one, captions=(), prompts=()) if one.name == "plain" else one
+            for one in asked.arms]  # fmt: skip
+    found = evaluate(replace(asked, arms=tuple(bare)), every_encoder(), tmp_path)
+    others = {score: [] for score in ("style", "adherence")}
+    for one in found.comparisons:
+        others.get(one.score, []).append(one.against)
+    assert others == {"style": ["base", "plain"], "adherence": ["base"]}
