@@ -1,6 +1,6 @@
 """The Contrastive LoRA Trainer node: the model on the socket learns a style, as a LoRA."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...nsync.denoiser import SamplerSettings
 from ...nsync.presets import AS_SET, filled_in
-from ...nsync.runs.log import RunStoppedError
+from ...nsync.runs.several import ONE_STYLE, each, sets_of_runs
 from ...nsync.settings import TrainSettings
 from ...nsync.style_set import StyleSet
 from ...nsync.trained import EMBEDDING, LORA
@@ -25,7 +25,7 @@ from ..host.lora import apply_lora, lora_folder
 from ..progress import TrainingProgress
 from ..sockets import LoraModelSocket, LossMapSocket
 from .inputs import trainer_inputs
-from .label_runs import ONE_STYLE, pending_runs, sets_of_runs
+from .label_runs import pending_runs
 from .run import NOTHING, TrainingRun, embedding_folder
 
 
@@ -90,7 +90,9 @@ class ContrastiveLoRATrainer(io.ComfyNode):
                 )
                 return _make(run, progress, preview_prompt, sampler, watch)
 
-            made = _each(runs, make)
+            made, stopped = each(runs, make)
+        if stopped:
+            raise type(stopped[0])("\n".join(map(str, stopped))) from stopped[0]
         values = zip(*(one.outputs(model, clip) for one in made), strict=True)
         return io.NodeOutput(*map(list, values), ui=_shown(made))
 
@@ -169,20 +171,6 @@ def _make(
     best = run.export_best(watched) if watched else ""
     tensors = load_file(result.files[LORA]) if LORA in result.files else {}
     return _Made(run, result, tensors, [previews.latest, watched and watched.curve], best)
-
-
-def _each(runs: Sequence[TrainingRun], make: Callable[[TrainingRun, int], _Made]) -> list[_Made]:
-    """All runs, one after the other; one whose numbers go bad does not keep the others from it."""
-    made: list[_Made] = []
-    stopped: list[RunStoppedError] = []
-    for place, run in enumerate(runs):
-        try:
-            made.append(make(run, place))
-        except RunStoppedError as error:
-            stopped.append(error)
-    if stopped:
-        raise type(stopped[0])("\n".join(map(str, stopped))) from stopped[0]
-    return made
 
 
 def _shown(made: Sequence[_Made]) -> dict[str, list]:
