@@ -123,7 +123,7 @@ class HostStyleWatch(StyleWatch):
 
 
 def show_text(text: str, node_id: str | None) -> None:
-    """Show a text on the node while it runs."""
+    """Show a text on the node, until another one is shown."""
     server = getattr(PromptServer, "instance", None)
     if server is not None and node_id is not None:
         server.send_progress_text(text, node_id)

@@ -6,12 +6,21 @@ from pathlib import Path
 import folder_paths
 
 from ..nsync.runs.parts import TrainResult
+from .progress import show_text
 
 _NAMED = 10
 
 
-def shown(texts: Sequence[str], pictures: Sequence[Path] = ()) -> dict[str, list]:
-    """For `NodeOutput(ui=...)`."""
+def shown(
+    texts: Sequence[str], pictures: Sequence[Path] = (), *, node_id: str | None
+) -> dict[str, list]:
+    """For `NodeOutput(ui=...)`.
+
+    The page draws the pictures of it, and hands its texts to whoever asks by the API; itself it
+    draws them on Preview as Text alone. So they are shown as a text of progress as well, which
+    stays on the node.
+    """
+    show_text("\n".join(texts), node_id)
     output = Path(folder_paths.get_output_directory())
     entries = [
         {

@@ -22,6 +22,7 @@ from ...nsync.files import numbered
 from ...nsync.names import check_name
 from ...nsync.style_set import StyleSet
 from ..progress import on_picture
+from ..shown import shown
 from ..sockets import ArmsSocket, EncodersSocket, StyleSetSocket
 from .comparison import BASE
 from .encoder import HostEncoder
@@ -46,6 +47,7 @@ class StyleEvaluator(io.ComfyNode):
             is_input_list=True,
             is_output_node=True,
             inputs=_inputs(),
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.String.Output(display_name="scores", tooltip="Everything, as JSON."),
                 io.Image.Output(display_name="chart", tooltip="The chart and the table."),
@@ -104,7 +106,7 @@ class StyleEvaluator(io.ComfyNode):
             order,
             found.verdict,
             str(folder),
-            ui=_shown(report, found.verdict),
+            ui=_shown(report, found.verdict, cls.hidden.unique_id),
         )
 
 
@@ -160,11 +162,10 @@ def _image(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).float()[None] / 255
 
 
-def _shown(report: Report, verdict: str) -> dict[str, list]:
-    output = Path(folder_paths.get_output_directory())
-    place = report.folder.relative_to(output)
-    picture = {"filename": "chart.png", "subfolder": str(place), "type": "output"}
-    return {"images": [picture], "text": [verdict, f"Report: {place / 'report.html'}"]}
+def _shown(report: Report, verdict: str, node_id: str | None) -> dict[str, list]:
+    place = report.folder.relative_to(folder_paths.get_output_directory())
+    told = [verdict, f"Report: {place / 'report.html'}"]
+    return shown(told, [report.folder / "chart.png"], node_id=node_id)
 
 
 def _inputs() -> list[io.Input]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import folder_paths
 import torch
 from comfy import model_management
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...nsync.errors import InputError
 from ...nsync.pictures.captioning import (
@@ -17,6 +17,7 @@ from ...nsync.pictures.captioning import (
 )
 from ..folders import folder_fingerprint, folder_options, folder_problem, resolve_folder
 from ..progress import on_picture
+from ..shown import shown
 
 MODELS_KEY = "LLM"
 """Where packs for language models already look: `models/LLM`, a folder per model."""
@@ -43,6 +44,7 @@ class CaptionImages(io.ComfyNode):
             ],
             is_output_node=True,
             inputs=_inputs(),
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.String.Output("captions", display_name="captions", is_output_list=True),
                 io.String.Output("report", display_name="report"),
@@ -50,7 +52,8 @@ class CaptionImages(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None, model: str | None) -> bool | str:
+    def validate_inputs(cls, folder: str | None = "", model: str | None = "") -> bool | str:
+        # Of a list with nothing in it the page sends no value at all.
         answer = folder_problem(folder)
         return _model_problem(model) if answer is True else answer
 
@@ -77,7 +80,8 @@ class CaptionImages(io.ComfyNode):
             )
         finally:
             model_management.soft_empty_cache()
-        return io.NodeOutput(captions, report.text(), ui=ui.PreviewText(report.text()))
+        told = report.text()
+        return io.NodeOutput(captions, told, ui=shown([told], node_id=cls.hidden.unique_id))
 
 
 def model_options() -> list[str]:

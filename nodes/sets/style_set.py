@@ -1,7 +1,7 @@
 """The Style Set node: pictures and captions from a folder or from sockets, checked and reported."""
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...nsync.errors import InputError
 from ...nsync.sets.folder import Report, read_folder, read_lists
@@ -9,6 +9,7 @@ from ...nsync.style_set import DEFAULT_TEMPLATE
 from ...nsync.style_set import StyleSet as StyleValue
 from ..folders import folder_fingerprint, folder_options, folder_problem, resolve_folder
 from ..progress import on_picture
+from ..shown import shown
 from ..sockets import StyleSetSocket
 
 FROM_SOCKETS = "(from sockets)"
@@ -29,6 +30,7 @@ class StyleSet(io.ComfyNode):
             is_input_list=True,
             is_output_node=True,  # the report alone is worth a run, before any training
             inputs=_inputs(),
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 StyleSetSocket.Output("style_set", display_name="style_set"),
                 io.String.Output("report", display_name="report"),
@@ -68,7 +70,8 @@ class StyleSet(io.ComfyNode):
             style_set, report = read_folder(
                 place, empty, skip=skip, **words, on_picture=on_picture()
             )
-        return io.NodeOutput(style_set, report.text(), ui=ui.PreviewText(report.text()))
+        told = report.text()
+        return io.NodeOutput(style_set, told, ui=shown([told], node_id=cls.hidden.unique_id))
 
 
 def _from_sockets(

@@ -25,6 +25,7 @@ class T2IGANSampler(io.ComfyNode):
             "picture, no steps.",
             search_aliases=["gan", "sample", "generate"],
             inputs=_inputs(),
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Image.Output(
                     display_name="images", tooltip="All pictures, prompt by prompt, as one batch."
@@ -63,7 +64,8 @@ class T2IGANSampler(io.ComfyNode):
                 on_item=on_picture(),
             )
         told = unknown_words(model.encoders, lines)
-        return io.NodeOutput(pictures.movedim(1, -1), asked, ui=shown([told]) if told else None)
+        told = shown([told] if told else [], node_id=cls.hidden.unique_id)
+        return io.NodeOutput(pictures.movedim(1, -1), asked, ui=told)
 
 
 def _inputs() -> list[io.Input]:

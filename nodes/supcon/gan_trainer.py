@@ -85,5 +85,5 @@ class SupConGANTrainer(io.ComfyNode):
             {"loss": result.losses},
             report,
             listed,
-            ui=shown(told, previews.latest),
+            ui=shown(told, previews.latest, node_id=cls.hidden.unique_id),
         )

@@ -100,7 +100,7 @@ class SupConPretrainer(io.ComfyNode):
             {"loss": result.losses},
             report,
             listed_as(ENCODERS_FOLDER, file),
-            ui=shown([*told, report]),
+            ui=shown([*told, report], node_id=cls.hidden.unique_id),
         )
 
 

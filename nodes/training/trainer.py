@@ -23,6 +23,7 @@ from ..evaluation.watch import WatchRequest
 from ..folders import CONTINUE
 from ..host.lora import apply_lora, lora_folder
 from ..progress import TrainingProgress
+from ..shown import shown
 from ..sockets import LoraModelSocket, LossMapSocket
 from .inputs import trainer_inputs
 from .label_runs import pending_runs
@@ -94,7 +95,7 @@ class ContrastiveLoRATrainer(io.ComfyNode):
         if stopped:
             raise type(stopped[0])("\n".join(map(str, stopped))) from stopped[0]
         values = zip(*(one.outputs(model, clip) for one in made), strict=True)
-        return io.NodeOutput(*map(list, values), ui=_shown(made))
+        return io.NodeOutput(*map(list, values), ui=_shown(made, cls.hidden.unique_id))
 
 
 def _outputs() -> list[io.Output]:
@@ -173,22 +174,12 @@ def _make(
     return _Made(run, result, tensors, [previews.latest, watched and watched.curve], best)
 
 
-def _shown(made: Sequence[_Made]) -> dict[str, list]:
+def _shown(made: Sequence[_Made], node_id: str | None) -> dict[str, list]:
     """What stays on the node after the runs: the saved files, the last previews, the curves."""
-    output, several = Path(folder_paths.get_output_directory()), len(made) > 1
+    several = len(made) > 1
     texts = [one.texts(f"{one.run.folder.name}: " if several else "") for one in made]
-    shown: dict[str, list] = {"text": [text for each in texts for text in each]}
     pictures = [picture for one in made for picture in one.pictures if picture]
-    if pictures:
-        shown["images"] = [
-            {
-                "filename": picture.name,
-                "subfolder": str(picture.parent.relative_to(output)),
-                "type": "output",
-            }
-            for picture in pictures
-        ]
-    return shown
+    return shown([text for each in texts for text in each], pictures, node_id=node_id)
 
 
 def _place(file: Path, output: Path) -> Path:

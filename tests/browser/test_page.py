@@ -76,8 +76,14 @@ def test_a_workflow_loads_whole_and_means_what_its_file_says(page, server, name)
     assert page.evaluate(PROMPT) == ours
 
 
-@pytest.mark.parametrize(("name", "count"), [("nsync_quickstart", 7), ("supcon_gan", 3)])
-def test_run_draws_the_previews(page, server, name, count):
+@pytest.mark.parametrize(
+    ("name", "count", "texts"),
+    [
+        ("nsync_quickstart", 7, ["pictures", "Saved loras/", "Report: "]),
+        ("supcon_gan", 3, ["pictures", "Saved tiny_encoders", "Saved tiny_gan"]),
+    ],
+)
+def test_run_draws_the_previews_and_tells_what_came_of_it(page, server, name, count, texts):
     before = set(server.get("/history"))
     open_template(page, name)
     page.evaluate(EDIT, SMALLER)
@@ -95,6 +101,8 @@ def test_run_draws_the_previews(page, server, name, count):
         timeout=30_000,
     )
     keep_screenshot(page, f"{name}_after_run")
+    for text in texts:
+        page.get_by_text(text).first.wait_for()
     assert page.console.ours() == []
 
 

@@ -114,7 +114,8 @@ def test_every_label_has_a_lora_of_its_own(answers):
     assert seen["words"] == ["", ""]
     assert seen["apart"]
     assert seen["texts"][0].startswith("both_monet, 1 of 2 | step 1 of 2")
-    assert seen["texts"][-1].startswith("both_van gogh, 2 of 2 | step 2 of 2")
+    assert seen["texts"][-2].startswith("both_van gogh, 2 of 2 | step 2 of 2")
+    assert seen["texts"][-1] == "\n".join(seen["shown"]["text"])  # it stays on the node
     assert seen["shown"]["text"] == [f"Saved loras/{name}.safetensors" for name in NAMES]
     folders = [picture["subfolder"] for picture in seen["shown"]["images"]]
     assert folders == [f"nsync/runs/{name}/samples" for name in NAMES]
@@ -168,7 +169,8 @@ def test_a_stop_keeps_the_labels_before_and_goes_on_with_the_rest(answers):
     names = ["cut_monet", "cut_van gogh", "cut_van gogh_stopped_at_1"]
     assert seen["loras"] == [f"{name}.safetensors" for name in names]
     assert [text.partition(" | loss")[0] for text in seen["texts"]] == [
-        "cut_van gogh, 2 of 2 | step 2 of 2"
+        "cut_van gogh, 2 of 2 | step 2 of 2",
+        "Saved loras/cut_monet.safetensors\nSaved loras/cut_van gogh.safetensors",
     ]
     assert seen["same"] == [True, True]
 

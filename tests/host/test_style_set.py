@@ -168,6 +168,10 @@ def test_bad_inputs_are_refused_and_touch_nothing(in_host, folders):
         (captions("input/hs_bare", model=name), ("`model`: expected a folder with", f"'{name}'"))
         for name in BAD_MODELS
     ]
+    # What the page sends where a list has nothing to choose from.
+    unasked = captions("input/hs_bare")
+    del unasked["inputs"]["model"]
+    cases.append((unasked, ("`model`: expected a folder with", "Put one there")))
     cases += [
         (style_set(**{"folder": "input/hs_style", **inputs}), (words,))
         for inputs, words in BAD_VALUES

@@ -106,7 +106,8 @@ def test_train_save_and_load(found, kind):
     assert done["same_as_output"]
     assert done["same_as_lora_model"]
     assert done["socket_untouched"]
-    assert "step 1 of 1 | loss" in done["texts"][-1]
+    assert "step 1 of 1 | loss" in done["texts"][-2]
+    assert done["texts"][-1].startswith("Saved loras/")
     assert done["shown"]["images"][0]["filename"] == "step_000001.png"
 
 
