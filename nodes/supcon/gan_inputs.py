@@ -92,9 +92,9 @@ def _networks_inputs() -> list[io.Input]:
         io.Combo.Input(
             "preset",
             options=[AS_SET, PUBLISHED],
-            tooltip="published: batch, learning rates, augmentation, penalties, average and the "
-            "weight of the text match as the family's paper or code has them; they replace what "
-            "is set here.",
+            tooltip="published: batch, learning rates, betas, warm-up, average, augmentation, "
+            "adversarial loss, penalties, and the weights of divergence and of both text matches "
+            "as the family's paper or code has them; they replace what is set here.",
         ),
     ]
 

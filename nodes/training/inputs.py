@@ -210,7 +210,8 @@ def _run_inputs() -> list[io.Input]:
             options=list(PRESETS),
             optional=True,
             tooltip="Settings for a card's memory, or those of the paper; they replace what is set "
-            "here and in Training Options. The help page lists them.",
+            "here and in Training Options. The help page lists them. SDXL wants one: as set by "
+            "default it takes 81 GB.",
         ),
         io.Combo.Input(
             "start_from",
