@@ -58,7 +58,7 @@ class StyleComparison(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, loras: str | None, **_: object) -> str:
         """Changes when a file that a line names is written anew."""
-        files = [_file(name) for name in _names(loras or "")]
+        files = [_embedding(name) or _file(name) for name in _names(loras or "")]
         there = filter(_is_there, files)
         return ",".join(f"{file} {file.stat().st_mtime_ns}" for file in there)
 
@@ -165,6 +165,17 @@ def _file(name: str) -> Path | None:
     if name not in folder_paths.get_filename_list("loras"):
         return None
     return Path(folder_paths.get_full_path_or_raise("loras", name))
+
+
+def _embedding(name: str) -> Path | None:
+    """The file of an embedding that the host lists."""
+    if not name.startswith(_EMBEDDING):
+        return None
+    wanted = name.removeprefix(_EMBEDDING)
+    listed = folder_paths.get_filename_list("embeddings")
+    files = (file for file in listed if Path(file).with_suffix("").as_posix() == wanted)
+    found = next(files, None)
+    return found and Path(folder_paths.get_full_path_or_raise("embeddings", found))
 
 
 def _is_there(file: Path | None) -> bool:

@@ -1,6 +1,7 @@
 """The Style Evaluator node: was the style caught, by which arm, and is the difference real?"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import folder_paths
@@ -84,7 +85,7 @@ class StyleEvaluator(io.ComfyNode):
     ) -> io.NodeOutput:
         folder = numbered(_folder(name[0]))
         given = [*_given(candidate[0], candidates, baseline, captions or [])]
-        every = (*(arm for more in arms or [] for arm in more), *given)
+        every = (*_together(arms or []), *given)
         request = Request(
             references=_references(style_set, references),
             arms=every,
@@ -108,6 +109,22 @@ class StyleEvaluator(io.ComfyNode):
             str(folder),
             ui=_shown(report, found.verdict, cls.hidden.unique_id),
         )
+
+
+def _together(comparisons: Sequence[tuple[Arm, ...]]) -> list[Arm]:
+    """The arms of all comparisons; a base that several of them drew alike stands once."""
+    arms: list[Arm] = []
+    for arm in (arm for one in comparisons for arm in one):
+        drawn = (other for other in arms if arm.name == other.name == BASE)
+        if not any(_same(arm, other) for other in drawn):
+            arms.append(arm)
+    return arms
+
+
+def _same(arm: Arm, other: Arm) -> bool:
+    words = (arm.prompts, arm.captions) == (other.prompts, other.captions)
+    sets = ((arm.pictures, other.pictures), (arm.plain, other.plain))
+    return words and all(len(a) == len(b) and all(map(torch.equal, a, b)) for a, b in sets)
 
 
 def _references(style_set: list[StyleSet] | None, images: Images | None) -> tuple[Tensor, ...]:

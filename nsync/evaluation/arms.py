@@ -41,7 +41,9 @@ def check_arms(arms: Sequence[Arm]) -> None:
     """
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names):
-        raise InputError("arms", "a name of its own for each arm", ", ".join(map(repr, names)))
+        got = ", ".join(map(repr, names))
+        remedy = "Draw all of them in one comparison, or judge each comparison by itself."
+        raise InputError("arms", "a name of its own for each arm", got, remedy)
     for arm in arms:
         if not arm.pictures:
             raise InputError(arm.name, "at least one picture", "none")

@@ -297,4 +297,49 @@ def test_bad_input_is_one_clear_error(answers, request_name, text):
     assert text in answer(answers, refuse)[request_name]
 
 
-QUESTIONS = (judge, judge_by_clip, refuse)
+# --- several comparisons --------------------------------------------------------------------------
+
+
+def put_together(host):
+    """Names of the arms of two comparisons, whose bases are alike or not; an embedding anew."""
+    import os
+
+    import torch
+
+    together = host.module("nodes.evaluation.evaluator")._together
+    arm = host.module("nsync.evaluation.arms").Arm
+    grey = torch.zeros(3, 8, 8, dtype=torch.uint8)
+
+    def base(shade=0, **words):
+        return arm("base", (grey + shade,), **words)
+
+    others = {"alike": base(), "brighter": base(1), "of other words": base(prompts=("a dot",))}
+    names = {
+        what: [
+            one.name for one in together([(base(), arm("a", (grey,))), (other, arm("b", (grey,)))])
+        ]
+        for what, other in others.items()
+    }
+    _make_lora(host)
+    node, file = (
+        host.nodes["NSYNC_StyleComparison"],
+        host.base / "models/embeddings/word.safetensors",
+    )
+    prints = []
+    for seconds in (1, 1, 2):
+        os.utime(file, (seconds, seconds))
+        prints.append(node.fingerprint_inputs(loras="embedding:word"))
+    return {"names": names, "prints": [prints[0] == prints[1], prints[1] == prints[2]]}
+
+
+def test_bases_drawn_alike_are_one_arm(answers):
+    names = answer(answers, put_together)["names"]
+    assert names["alike"] == ["base", "a", "b"]
+    assert names["brighter"] == names["of other words"] == ["base", "a", "base", "b"]
+
+
+def test_an_embedding_written_anew_is_drawn_anew(answers):
+    assert answer(answers, put_together)["prints"] == [True, False]
+
+
+QUESTIONS = (judge, judge_by_clip, refuse, put_together)
