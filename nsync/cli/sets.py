@@ -1,8 +1,9 @@
 """The style set that a command is given, and its negatives."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..denoiser import Denoiser
+from ..errors import InputError
 from ..files import check_writable
 from ..names import check_name
 from ..negatives import NegativeSettings, make_negatives, plan
@@ -13,6 +14,9 @@ from ..sets.negative_store import NegativeStore
 from ..style_set import StyleSet
 from .progress import items
 from .sections import SKIP, Pictures
+
+if TYPE_CHECKING:
+    from ..pipelines.denoiser import DiffusersDenoiser
 
 
 def read_pictures(pictures: Pictures) -> tuple[StyleSet, str]:
@@ -42,7 +46,7 @@ def negatives_folder(output: Path, name: str) -> Path:
 
 def painted(
     settings: NegativeSettings,
-    denoiser: Denoiser,
+    denoiser: "DiffusersDenoiser",
     style_set: StyleSet,
     folder: Path,
     processes: Processes = ONE,
@@ -59,15 +63,22 @@ def painted(
 
 
 def missing(
-    settings: NegativeSettings, denoiser: Denoiser, style_set: StyleSet, folder: Path
+    settings: NegativeSettings, denoiser: "DiffusersDenoiser", style_set: StyleSet, folder: Path
 ) -> tuple[int, int]:
     """(negatives that are still to be painted, negatives in all).
 
     Raises:
-        InputError: see `nsync.negatives.plan`.
+        InputError: see `nsync.negatives.plan`; a sampler or scheduler that there is none of here.
     """
     requests, store = plan(settings, denoiser, style_set), NegativeStore(folder)
-    return sum(not store.has(request) for request in requests), len(requests)
+    lacking = [request for request in requests if not store.has(request)]
+    if lacking:  # those that are there may be of another door's samplers
+        try:
+            denoiser.check_drawing(lacking[0].size, settings.sampler)
+        except InputError as error:
+            key = f"negatives.sampler.{error.name}"
+            raise InputError(key, error.expected, error.got, error.remedy) from error
+    return len(lacking), len(requests)
 
 
 def as_if_painted(style_set: StyleSet, base: str) -> StyleSet:

@@ -121,6 +121,13 @@ def test_a_dry_run_tells_and_begins_nothing(place, capsys):
     assert files(place) == before
 
 
+def test_a_sampler_that_is_not_there_is_told_before_it_paints(place, capsys):
+    words = ["--negatives_name", "others", "--negatives.sampler.sampler", "lms", "--dry-run"]
+    for command in ("negatives", "train"):
+        said = asked(capsys, command, "train.yaml", *words)
+        assert "`negatives.sampler.sampler`: expected one of euler" in said
+
+
 def test_other_settings_under_the_same_name_are_refused(place, lora, capsys):
     said = asked(capsys, "train", "train.yaml", "--settings.rank", 3)
     assert "`rank` was 2, is 3" in said
@@ -364,6 +371,12 @@ drawing:
     assert main(["study", str(study)]) == DONE
     assert (place / "output/nsync/negatives/none_needed").is_dir()
     assert "both_more_0" in {name for name, *_ in seen}
+    # Negatives are gone: a run that was begun with them is judged by what else is known of it.
+    shutil.rmtree(place / "output/nsync/negatives/none_needed")
+    assert main(["study", str(study), "--dry-run"]) == DONE
+    assert "6 negatives, 6 of them to be painted" in capsys.readouterr().out
+    assert "`rank` was 2, is 3" in asked(capsys, "study", study, "--settings.rank", 3)
+    assert main(["study", str(study)]) == DONE
 
 
 @pytest.fixture(scope="module")
