@@ -64,7 +64,9 @@ class T2IGANSampler(io.ComfyNode):
                 on_item=on_picture(),
             )
         told = unknown_words(model.encoders, lines)
-        told = shown([told] if told else [], node_id=cls.hidden.unique_id)
+        # Always a text: the page leaves that of an earlier run standing where none comes.
+        told = told or f"Painted {len(asked)} pictures"
+        told = shown([told], node_id=cls.hidden.unique_id)
         return io.NodeOutput(pictures.movedim(1, -1), asked, ui=told)
 
 

@@ -3,14 +3,13 @@
 import torch
 from comfy_api.latest import io
 
-from ...nsync.runs.folder import RunFolder
 from ...nsync.style_set import StyleSet
 from ...nsync.supcon.encoders import Encoders
 from ...nsync.supcon.gan.choices import family_of, with_preset
 from ...nsync.supcon.gan.settings import GanSettings
-from ..folders import run_folder
 from ..progress import TrainingProgress
 from ..prompts import prompt_lines
+from ..runs import check_pausing, pending_runs, run_problem, told_how_to_go_on
 from ..shown import shown, standing
 from ..sockets import LossMapSocket, TextToImageGanSocket
 from .gan_inputs import gan_inputs
@@ -50,9 +49,18 @@ class SupConGANTrainer(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name: str, **_: object) -> str:
+    def validate_inputs(
+        cls,
+        name: str | None = None,
+        if_run_exists: str | None = None,
+        pause_every: int | None = None,
+    ) -> bool | str:
+        return run_problem(name, if_run_exists, pause_every)
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str | None, **_: object) -> str:
         """A run that was paused or stopped goes on when the graph is run again."""
-        return RunFolder(run_folder(name)).pending()
+        return pending_runs(name)
 
     @classmethod
     def execute(
@@ -71,10 +79,12 @@ class SupConGANTrainer(io.ComfyNode):
         with torch.inference_mode(False), torch.enable_grad():
             kind = family_of(family, image_size, width, encoders)
             wanted = with_preset(GanSettings(**settings), kind, preset)
+            check_pausing(if_run_exists, wanted.pause_every)
             run = GanRun.prepare(wanted, kind, encoders, style_set, name, if_run_exists)
             progress = TrainingProgress(wanted.steps, cls.hidden.unique_id, "loss_g")
             previews = run.previews(prompt_lines(preview_prompts), progress)
-            result = run.train(progress, previews)
+            with told_how_to_go_on(run.folder, if_run_exists, cls.hidden.unique_id):
+                result = run.train(progress, previews)
             file = result.files[MODEL]
             model = loaded_model(file)
         listed, notes = listed_as(GANS_FOLDER, file), run.pairs.labels.notes

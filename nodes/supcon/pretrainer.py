@@ -27,6 +27,7 @@ from ...nsync.supcon.pretraining import (
 from ..folders import ANEW, run_folder
 from ..host.devices import EVERYTHING, at_work, weight_of
 from ..progress import TrainingProgress, on_picture
+from ..runs import check_pausing, pending_runs, run_problem, told_how_to_go_on
 from ..shown import shown, standing
 from ..sockets import LossMapSocket, SupConEncodersSocket
 from .encoders import first_encoders, frozen_encoders
@@ -66,9 +67,18 @@ class SupConPretrainer(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name: str, **_: object) -> str:
+    def validate_inputs(
+        cls,
+        name: str | None = None,
+        if_run_exists: str | None = None,
+        pause_every: int | None = None,
+    ) -> bool | str:
+        return run_problem(name, if_run_exists, pause_every)
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str | None, **_: object) -> str:
         """A run that was paused or stopped goes on when the graph is run again."""
-        return RunFolder(run_folder(name)).pending()
+        return pending_runs(name)
 
     @classmethod
     def execute(
@@ -84,6 +94,7 @@ class SupConPretrainer(io.ComfyNode):
         with torch.inference_mode(False), torch.enable_grad():
             wanted = PretrainSettings(**settings)
             wanted.check()
+            check_pausing(if_run_exists, wanted.pause_every)
             folder, labels = run_folder(name), read_labels(style_set)
             captions = [item.caption for item in style_set.items]
             first = first_encoders(encoders, captions, wanted.seed, image_size, width)
@@ -91,7 +102,9 @@ class SupConPretrainer(io.ComfyNode):
             run = _Pretraining(
                 wanted, first, style_set, numbered(folder) if if_run_exists == ANEW else folder
             )
-            result = run.train(TrainingProgress(wanted.steps, cls.hidden.unique_id, "loss"))
+            node = cls.hidden.unique_id
+            with told_how_to_go_on(run.folder, if_run_exists, node):
+                result = run.train(TrainingProgress(wanted.steps, node, "loss"))
         file = result.files[ENCODERS]
         report = run.report(labels)
         told = [f"Saved {listed_as(ENCODERS_FOLDER, file)}", *standing(result, wanted.steps)]

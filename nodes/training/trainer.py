@@ -23,10 +23,10 @@ from ..evaluation.watch import WatchRequest
 from ..folders import CONTINUE
 from ..host.lora import apply_lora, lora_folder
 from ..progress import TrainingProgress
+from ..runs import check_pausing, pending_runs, run_problem, told_how_to_go_on
 from ..shown import shown
 from ..sockets import LoraModelSocket, LossMapSocket
 from .inputs import trainer_inputs
-from .label_runs import pending_runs
 from .run import NOTHING, TrainingRun, embedding_folder
 
 
@@ -54,7 +54,16 @@ class ContrastiveLoRATrainer(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, name: str, labels: str = ONE_STYLE, **_: object) -> str:
+    def validate_inputs(
+        cls,
+        name: str | None = None,
+        if_run_exists: str | None = None,
+        pause_every: int | None = None,
+    ) -> bool | str:
+        return run_problem(name, if_run_exists, pause_every)
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str | None, labels: str = ONE_STYLE, **_: object) -> str:
         """A run that was paused or stopped goes on when the graph is run again."""
         return pending_runs(name, labels)
 
@@ -79,6 +88,7 @@ class ContrastiveLoRATrainer(io.ComfyNode):
     ) -> io.NodeOutput:
         every = {"score_every": watch.every} if watch else {}
         wanted = filled_in(TrainSettings(**settings, **(options or {}), **every), preset)
+        check_pausing(if_run_exists, wanted.pause_every)
         sampler = SamplerSettings(preview_steps, preview_guidance, "euler", "simple")
         sets = sets_of_runs(wanted, style_set, name, labels)
         with torch.inference_mode(False), torch.enable_grad():
@@ -89,7 +99,10 @@ class ContrastiveLoRATrainer(io.ComfyNode):
                 progress = TrainingProgress(
                     wanted.steps, node, run=place, runs=len(runs), title=title
                 )
-                return _make(run, progress, preview_prompt, sampler, watch)
+                # A label's run cannot be gone on with by its own name: its set is of all labels.
+                kept = if_run_exists if labels == ONE_STYLE else CONTINUE
+                with told_how_to_go_on(run.folder, kept, node):
+                    return _make(run, progress, preview_prompt, sampler, watch)
 
             made, stopped = each(runs, make)
         if stopped:

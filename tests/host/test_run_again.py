@@ -223,4 +223,71 @@ def test_a_killed_server_goes_on_where_it_was(installation, base_directory, tmp_
     assert _same(first, second)
 
 
-QUESTIONS = (stop_and_go_on, pause_draw_and_go_on, ask_for_something_else)
+# --- begun anew -----------------------------------------------------------------------------------
+
+
+def stop_what_was_begun_anew(host):
+    """Stopped after two steps, then gone on with; and asked for what could never end."""
+    import comfy.model_management as management
+
+    progress = host.module("nodes.progress").TrainingProgress
+    _, taken = _given(host)
+    assert host.run(_graph("new")).ok
+    shown, trainer = progress.on_step, host.nodes["NSYNC_ContrastiveLoRATrainer"]
+
+    def pressed(self, report):
+        if report.step == 2:
+            management.interrupt_current_processing()
+        shown(self, report)
+
+    linked = [trainer.fingerprint_inputs(name=None)]
+    progress.on_step = pressed
+    try:
+        stopped = host.run(_graph("new", if_run_exists="start anew"))
+    finally:
+        progress.on_step = shown
+    linked.append(trainer.fingerprint_inputs(name=None))
+    again = host.run(_graph("new_00002"))
+    linked.append(trainer.fingerprint_inputs(name=None))
+    never = host.validate(_graph("ever", if_run_exists="start anew", pause_every=1))
+    others = [
+        host.validate(_graph(**{"name": "other", **values}))[1]
+        for values in ({"name": "a/b"}, {"if_run_exists": "maybe"}, {"pause_every": -1})
+    ]
+    texts = [d["text"] for event, d in stopped.messages if event == "progress_text"]
+    return {
+        "told": texts[-1],
+        "again": [again.ok, taken["lora_name"], len(again.messages) > 0],
+        "linked": [len(set(linked)), all(isinstance(one, str) for one in linked)],
+        "never": never[:2],
+        "others": others,
+    }
+
+
+def test_a_run_begun_anew_says_how_it_goes_on(answers):
+    seen = answer(answers, stop_what_was_begun_anew)
+    assert seen["told"] == "To go on: `if_run_exists` 'continue' and `name` 'new_00002'"
+    assert seen["again"][:2] == [True, "new_00002.safetensors"]
+
+
+def test_a_linked_name_has_a_fingerprint_that_follows_its_run(answers):
+    count, texts = answer(answers, stop_what_was_begun_anew)["linked"]
+    assert texts
+    assert count >= 2
+
+
+def test_what_can_never_end_is_refused_when_it_is_queued(answers):
+    seen = answer(answers, stop_what_was_begun_anew)
+    refused, error = seen["never"]
+    assert refused is False
+    assert "`pause_every`: expected 0 while `if_run_exists` is 'start anew'" in error
+    for error, name in zip(seen["others"], ("name", "if_run_exists", "pause_every"), strict=True):
+        assert f"`{name}`: expected" in error
+
+
+QUESTIONS = (
+    stop_and_go_on,
+    pause_draw_and_go_on,
+    ask_for_something_else,
+    stop_what_was_begun_anew,
+)

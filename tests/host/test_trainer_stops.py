@@ -192,7 +192,7 @@ def test_stop_saves_what_was_learned(found):
         ("held out", "`validation`: expected fewer held-out pictures"),
         ("two rates", "`embedding_rate` 1.0 with the optimizer prodigy; got"),
         ("dropout", "Value 1.5 bigger than max of 0.99"),
-        ("pause", "Value -1 smaller than min of 0"),
+        ("pause", "`pause_every`: expected at least 0"),
         ("a long word", "`captions`: expected prompts whose style token"),
     ],
 )
