@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear, LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .draws import generator
+from .errors import InputError
 from .flat import FlatWeights
 from .lora_file import LowRank
 
@@ -112,7 +114,11 @@ def adapters(
 
     Yields:
         The weights, `<key>.lora_A` and `<key>.lora_B`, and what says which rows are whose.
+
+    Raises:
+        InputError: as `check_bare`.
     """
+    check_bare(networks)
     values = {}
     for key, one in start.items():
         values |= {f"{key}.lora_A": one.down, f"{key}.lora_B": one.up}
@@ -132,6 +138,23 @@ def adapters(
             _remove(networks[name], layers)
         for value, flag in flags:
             value.requires_grad_(flag)
+
+
+def check_bare(networks: Mapping[str, nn.Module]) -> None:
+    """Refuse networks with PEFT's layers in them: an adapter beside theirs would switch theirs off.
+
+    Raises:
+        InputError: there are some.
+    """
+    for name, network in networks.items():
+        if any(isinstance(layer, BaseTunerLayer) for layer in network.modules()):
+            raise InputError(
+                name,
+                "a network without adapters of PEFT or diffusers in it",
+                "one with some",
+                "Make them a part of the weights (`fuse_lora`, then `unload_lora_weights`) or "
+                "unload them; to train a LoRA further, give its file as `start_from`.",
+            )
 
 
 NETWORK = "network"

@@ -1,5 +1,6 @@
 """Writing files that are whole or not there: a reader never meets half a file."""
 
+import errno
 import itertools
 import os
 import uuid
@@ -66,11 +67,15 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def numbered(path: str | Path) -> Path:
-    """`path` itself where it is free, else the first free `name_00002.ext`, `name_00003.ext`."""
+    """`path` itself where it is free, else the first free `name_00002.ext`, `name_00003.ext`.
+
+    What is there as a folder has no extension: a run may be called `sd1.5`.
+    """
     path = Path(path)
     if not path.exists():
         return path
-    names = (path.with_name(f"{path.stem}_{count:05}{path.suffix}") for count in itertools.count(2))
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    names = (path.with_name(f"{stem}_{count:05}{suffix}") for count in itertools.count(2))
     return next(name for name in names if not name.exists())
 
 
@@ -84,6 +89,9 @@ def _flush(path: Path, flags: int) -> None:
 
 def _disk_error(path: Path, error: OSError) -> InputError:
     reason = error.strerror or str(error)
+    if error.errno == errno.ENAMETOOLONG:
+        got = f"one of {len(path.name.encode())} bytes"
+        return InputError("output", f"a shorter name than {path.name}", got, "Shorten the name.")
     return InputError(
         "output",
         f"room and permission to write {path}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .adapters import NETWORK, Rows, adapters, fresh, layer_key
+from .adapters import NETWORK, Rows, adapters, check_bare, fresh, layer_key
 from .denoiser import Denoiser, Word
 from .errors import InputError
 from .flat import FlatWeights
@@ -159,7 +159,10 @@ def every_layer(denoiser: Denoiser, text: bool) -> dict[str, nn.Module]:
 def check_layers(
     settings: TrainSettings, denoiser: Denoiser, start: Mapping[str, LowRank] | None
 ) -> None:
-    """Raise `InputError` if a new LoRA would find no layers, or its rank is above one's size."""
+    """Raise `InputError` if the networks hold adapters already; if a new LoRA would find no layers,
+    or its rank is above one's size."""
+    if settings.trains_lora:
+        check_bare(networks(denoiser))
     if settings.trains_lora and start is None:
         check_rank(chosen_layers(settings, denoiser), settings.rank)
 

@@ -267,9 +267,10 @@ def _digest(start: Mapping[str, LowRank]) -> str:
 @contextmanager
 def _compiled(network: nn.Module) -> Iterator[None]:
     """Compile the network where it stands, and let it be as it was afterwards."""
+    before = network._compiled_call_impl  # torch has no word for undoing `compile`
     network.compile()
     try:
         yield
     finally:
-        network._compiled_call_impl = None  # torch has no word for undoing `compile`
+        network._compiled_call_impl = before
         torch.compiler.reset()

@@ -4,6 +4,7 @@ Nothing here is downloaded unless somebody calls `download`.
 """
 
 import hashlib
+import http.client
 import shutil
 import urllib.error
 import urllib.request
@@ -241,10 +242,13 @@ def _known(name: str) -> WeightFile:
 def _blocks(file: WeightFile) -> Iterator[tuple[bytes, int]]:
     try:
         with urllib.request.urlopen(file.address, timeout=_PATIENCE) as source:
-            total = int(source.headers.get("Content-Length") or file.size)
+            total, came = int(source.headers.get("Content-Length") or file.size), 0
             while block := _read(source, file):
+                came += len(block)
                 yield block, total
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            if came < total:  # a connection that closes early raises nothing
+                raise ConnectionError(f"{came:,} of {total:,} bytes came")
+    except (OSError, http.client.HTTPException) as error:
         raise _unreachable(file, error) from error
 
 
@@ -252,7 +256,7 @@ def _read(source: object, file: WeightFile) -> bytes:
     """A block; a connection that breaks is no disk error, which `atomic_path` would take it for."""
     try:
         return source.read(_BLOCK)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise _unreachable(file, error) from error
 
 

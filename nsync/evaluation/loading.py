@@ -122,7 +122,7 @@ def _ruler(name: str, way: Preprocessing) -> NetworkEncoder:
 def _add_text(encoder: ClipEncoder, file: _File, text_file: Path | None, tokenizer: Path) -> None:
     """Give the encoder the file's own text tower, or that of another file."""
     tower, name = clip_towers(file.tensors, file.name).text, file.name
-    if text_file is not None:
+    if not tower and text_file is not None:
         tensors, _ = read_weights(Path(text_file))
         name = Path(text_file).name
         tower = clip_towers(tensors, name).text

@@ -23,7 +23,11 @@ def new_figure(**options: object) -> Figure:
 
 
 def drawn(figure: Figure) -> Image.Image:
-    """The figure as an RGB picture."""
+    """The figure as an RGB picture; its texts are as they stand, `$` and all."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # names of arms are no mathematics
     data = io.BytesIO()
     figure.savefig(data, format="png")
     return Image.open(data).convert("RGB")

@@ -62,6 +62,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
     with _opened(Path(path)) as image:
         width, height = image.size
         turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientation
+        if turned and image.format == "TIFF":  # some releases of Pillow tell the turned size
+            return ImageOps.exif_transpose(image).size
         return (height, width) if turned else (width, height)
 
 

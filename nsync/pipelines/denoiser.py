@@ -30,7 +30,8 @@ class DiffusersDenoiser:
     """A Stable Diffusion 1, 2, XL, 3 or Flux pipeline, or the tiny base's, as a `Denoiser`.
 
     The pipeline is shared, not copied: its modules may be moved, trained and adapted, and are seen
-    here as they then are; a T5 is frozen. Its scheduler, safety checker and watermark take no part.
+    here as they then are; a T5 is frozen. A LoRA is trained where none of PEFT or diffusers is
+    loaded, see `nsync.adapters.check_bare`. Scheduler, safety checker and watermark take no part.
 
     Args:
         pipeline: as `from_pretrained` gives it, with all its parts.

@@ -11,6 +11,7 @@ written after the state from which the run goes on, is cut off when it does.
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 Config = Mapping[str, object]
 
 _STATE = "nsync.state"
+_STATE_NAME = re.compile(r"step_(\d+)\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,9 @@ class RunFolder:
 
     def steps(self) -> list[int]:
         """The steps of the states that are here, ascending."""
-        found = self._states.glob("step_*.safetensors")
-        return sorted(int(file.stem.removeprefix("step_")) for file in found)
+        names = [file.name for file in self._states.glob("step_*.safetensors")]
+        found = filter(None, map(_STATE_NAME.fullmatch, names))  # a user may keep copies beside
+        return sorted(int(name[1]) for name in found)
 
     def pending(self) -> str:
         """The step after which a run that was stopped or paused goes on; "" if there is none."""
@@ -164,7 +167,8 @@ class RunFolder:
         """
         if not self._writes:
             return
-        names = {kind: str(file) for kind, file in files.items()}
+        # Another process may ask from another working folder.
+        names = {kind: str(file.absolute()) for kind, file in files.items()}
         told = {"step": step, "of": of, "files": names}
         write_atomic(self.path / "result.json", json.dumps(told, indent=2) + "\n")
 

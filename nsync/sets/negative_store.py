@@ -11,11 +11,14 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..files import write_atomic
+from ..names import cut_to_bytes
 from ..pictures.images import png, to_picture
 from ..style_set import StyleItem
 
 MANIFEST, PARTS = "manifest.json", "manifest.*.json"
 FORMAT = 1
+_STEM_BYTES = 160
+"""Of 255 that a file system takes: number, hash and a temporary name come to it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Request:
     def file(self) -> str:
         """The file's name: of the item, with a hash of all that the picture depends on."""
         key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
-        stem = re.sub(r"[^\w.-]+", "_", self.item.name)[:80]
+        stem = cut_to_bytes(re.sub(r"[^\w.-]+", "_", self.item.name)[:80], _STEM_BYTES)
         return f"{stem}_{self.index + 1}_{key[:12]}.png"
 
 

@@ -249,6 +249,20 @@ def test_a_hosts_own_linear_layer_is_trained_too() -> None:
     assert type(network[0]) is Linear
 
 
+def test_a_network_with_an_adapter_of_somebody_else_is_refused_and_keeps_it() -> None:
+    network = nn.Sequential(nn.Linear(8, 8))
+    start = fresh({"0": network[0]}, 2, 2.0, 0)
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["0"]), network, "mine")
+    network.peft_config = {"mine": "theirs"}  # as diffusers keeps it
+    before, config = anatomy(network), network.peft_config
+    refused = pytest.raises(InputError, match=r"without adapters of PEFT.*unload_lora_weights")
+    with refused, into(network, start):
+        pass
+    assert anatomy(network) == before
+    assert network.peft_config is config
+    assert network[0].active_adapters == ["mine"]
+
+
 def test_rank_above_a_layers_size() -> None:
     layers = {"first": nn.Linear(8, 8), "second": nn.Conv2d(2, 6, 1)}
     check_rank(layers, 2)

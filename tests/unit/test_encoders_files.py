@@ -351,6 +351,11 @@ def test_a_broken_connection_an_unreachable_host_and_a_cancel_leave_nothing(tmp_
         offer(monkeypatch, address)
         with pytest.raises(InputError, match="download"):
             download("csd", tmp_path)
+    for came in (5000, 0):  # nor is it published how long it is
+        with served(BODY[:came], length=len(BODY)) as address:
+            offer(monkeypatch, address, size=0, sha256="")
+            with pytest.raises(InputError, match=rf"{came:,} of 10,240 bytes came.*by hand"):
+                download("csd", tmp_path)
     with pytest.raises(InputError, match="by hand"):
         download("csd", tmp_path)
 

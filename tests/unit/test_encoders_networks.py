@@ -191,13 +191,18 @@ def test_texts_of_a_separate_file(tmp_path):
     ).abs().max() < 1e-6
 
 
-def test_a_text_tower_of_another_width_is_refused(tmp_path):
+def test_a_text_tower_of_another_width_is_refused_and_the_own_one_comes_first(tmp_path):
     path = published("clip-l-14", tmp_path)
-    texts = load_file(path) | {"text_projection": torch.rand(128, 32)}
+    both = load_file(path)
+    texts = both | {"text_projection": torch.rand(128, 32)}
     save_file(texts, tmp_path / "texts.safetensors")
+    pictures = {key: value for key, value in both.items() if key.startswith("visual.")}
+    save_file(pictures, tmp_path / "pictures.safetensors")
     options = {"text_file": tmp_path / "texts.safetensors", "tokenizer": BASE_FOLDER / "tokenizer"}
     with pytest.raises(InputError, match="width 32"):
-        load_encoder("clip-l-14", path, **options)
+        load_encoder("clip-l-14", tmp_path / "pictures.safetensors", **options)
+    vectors = load_encoder("clip-l-14", path, **options).encode_texts(TEXTS)
+    assert (columns(vectors) - expected("clip-l-14", "texts")).abs().max() < 1e-6
 
 
 def test_long_texts_are_cut_off_and_none_are_none(tmp_path):

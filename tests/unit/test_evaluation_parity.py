@@ -92,6 +92,12 @@ def test_no_column_of_the_charts_table_is_cut_off(tmp_path: Path) -> None:
     assert (pixels[:, [0, 1, -2, -1]] == 255).all()
 
 
+def test_a_name_with_two_dollars_is_no_mathematics(tmp_path: Path) -> None:
+    found = evaluate(asked(PAPER, 9), ENCODERS, tmp_path)
+    arms = tuple(replace(arm, name=f"a$_$b {arm.name}") for arm in found.arms)
+    assert chart(replace(found, arms=arms)).height > 100
+
+
 def test_the_inception_score_is_shown_as_no_style_metric(tmp_path: Path) -> None:
     few, many = (evaluate(asked(PAPER, times), ENCODERS, tmp_path) for times in (8, 9))
     caption = "Inception Score (no style metric)"

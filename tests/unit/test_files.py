@@ -68,6 +68,11 @@ def test_full_disk_is_an_input_error_and_loses_nothing(tmp_path: Path) -> None:
     assert path.read_text() == "good"
 
 
+def test_a_name_that_is_too_long_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a shorter name than x+; got one of 300 bytes\. Shorten"):
+        write_atomic(tmp_path / ("x" * 300), "")
+
+
 def test_numbered_takes_the_first_free_name(tmp_path: Path) -> None:
     path = tmp_path / "style.safetensors"
     assert numbered(path) == path
@@ -78,6 +83,9 @@ def test_numbered_takes_the_first_free_name(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     assert numbered(folder).name == "run_00002"
+    dotted = tmp_path / "sd1.5"
+    dotted.mkdir()
+    assert numbered(dotted).name == "sd1.5_00002"
 
 
 def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:

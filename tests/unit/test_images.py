@@ -61,7 +61,7 @@ def test_exif_turn_is_undone(tmp_path, orientation):
     stored = _photo() if orientation == 1 else _photo().transpose(inverse[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    for suffix in ("png", "jpg"):
+    for suffix in ("png", "jpg", "tif"):
         path = tmp_path / f"turned.{suffix}"
         stored.save(path, exif=exif)
 

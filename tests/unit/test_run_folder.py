@@ -70,6 +70,8 @@ def test_the_newest_states_are_kept_by_number_not_by_name(run: RunFolder) -> Non
     run.save(state(100_000_001), 1)
     assert run.steps() == [100_000_001]
     assert run.latest().step == 100_000_001
+    (run.path / "state" / "step_00000100 - Copy.safetensors").touch()  # by the user
+    assert run.steps() == [100_000_001]
 
 
 @pytest.mark.parametrize("kind", ["short", "empty", "no state", "no header", "folder"])
@@ -150,6 +152,17 @@ def test_a_result_is_that_of_its_steps_and_of_files_that_are_there(
     assert run.finished(4, 4) is None
     (run.path / "result.json").write_text('{"step"')
     assert run.finished(4, 4) is None
+
+
+def test_a_result_is_found_from_another_working_folder(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.safetensors").touch()
+    run.finish(4, {"lora": Path("a.safetensors")}, 4)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert run.finished(4, 4) == {"lora": tmp_path / "a.safetensors"}
 
 
 def test_a_configuration_that_cannot_be_read_is_told(run: RunFolder) -> None:
