@@ -256,8 +256,10 @@ def test_the_report_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     assert "http" not in page
     assert page.count("data:image/png;base64,") == 2 + 2 * 3 * 6
     nearest = sorted(found.arms[0].pictures, key=lambda one: -one.similarity)[0]
-    first = re.search(r"<br>#(\d+), ([\d.]+)</div>", page)
-    assert first.groups() == (str(nearest.index), f"{nearest.similarity:.3f}")
+    first = re.search(r"<br>#(\d+), ([\d.]+)(, near copy)?</div>", page)
+    copy = ", near copy" if nearest.index in found.arms[0].copies else None
+    assert first.groups() == (str(nearest.index), f"{nearest.similarity:.3f}", copy)
+    assert page.count(", near copy</div>") == page.count('class="pair copy"') > 0
     lines = (report.folder / "pictures.csv").read_text().splitlines()
     assert len(lines) == 1 + 3 * 12
     assert lines[1].startswith("nsync,0,a thing number 0,")
