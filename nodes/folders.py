@@ -12,9 +12,6 @@ from ..nsync.pictures.captions import caption_path
 from ..nsync.pictures.folder import is_within, pictures_in
 from ..nsync.runs.recipe import run_place
 
-CONTINUE, ANEW = "continue", "start anew"
-"""What to do where the folder of a run is there already."""
-
 RULE = "a folder under the host's input or datasets folder, as `input/...` or `datasets/...`"
 
 

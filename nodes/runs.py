@@ -9,8 +9,9 @@ from pathlib import Path
 from ..nsync.errors import InputError
 from ..nsync.names import check_name
 from ..nsync.runs.folder import RunFolder
+from ..nsync.runs.recipe import ANEW, CONTINUE
 from ..nsync.runs.several import ONE_STYLE
-from .folders import ANEW, CONTINUE, run_folder
+from .folders import run_folder
 from .progress import show_text
 
 logger = logging.getLogger(__name__)

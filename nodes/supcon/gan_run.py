@@ -12,6 +12,7 @@ from ...nsync.files import numbered
 from ...nsync.names import export_title
 from ...nsync.runs.folder import RunFolder
 from ...nsync.runs.parts import TrainResult
+from ...nsync.runs.recipe import to_train_in
 from ...nsync.style_set import StyleSet
 from ...nsync.supcon.encoders import Encoders, check_captions
 from ...nsync.supcon.gan.choices import vision_of
@@ -28,7 +29,7 @@ from ...nsync.supcon.gan.training import (
 )
 from ...nsync.supcon.learner import AVERAGE, ModulesLearned
 from ...nsync.supcon.pairs import LabelledPairs, read_pairs
-from ..folders import ANEW, run_folder
+from ..folders import run_folder
 from ..host.devices import EVERYTHING, at_work
 from ..progress import TrainingProgress, on_picture
 from .gan_previews import GanPreviews
@@ -68,9 +69,7 @@ class GanRun:
         settings.check()
         family.check()
         check_penalties(settings, family)
-        folder = run_folder(name)
-        if if_run_exists == ANEW:
-            folder = numbered(folder)
+        folder = to_train_in(run_folder(name), if_run_exists)
         vision = vision_of(family, encoders)
         check_captions(encoders, ((item.name, item.caption) for item in style_set.items))
         networks = check_before_reading(settings, family, encoders, folder, vision)

@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
+from ...nsync.runs.recipe import ANEW, CONTINUE
 from ...nsync.supcon.contrast import CONTRASTS
 from ...nsync.supcon.pretrain_settings import PretrainSettings
-from ..folders import ANEW, CONTINUE
 from ..sockets import StyleSetSocket
 from .encoders import first_options
 

@@ -11,6 +11,7 @@ from ...nsync.files import numbered
 from ...nsync.names import export_title
 from ...nsync.runs.folder import RunFolder
 from ...nsync.runs.parts import TrainResult
+from ...nsync.runs.recipe import to_train_in
 from ...nsync.style_set import StyleSet
 from ...nsync.supcon.collapse import CollapseWatch
 from ...nsync.supcon.encoder_file import save_encoders
@@ -24,7 +25,7 @@ from ...nsync.supcon.pretraining import (
     TEXT_TO_IMAGE,
     pretrain,
 )
-from ..folders import ANEW, run_folder
+from ..folders import run_folder
 from ..host.devices import EVERYTHING, at_work, weight_of
 from ..progress import TrainingProgress, on_picture
 from ..runs import check_pausing, pending_runs, run_problem, told_how_to_go_on
@@ -95,13 +96,11 @@ class SupConPretrainer(io.ComfyNode):
             wanted = PretrainSettings(**settings)
             wanted.check()
             check_pausing(if_run_exists, wanted.pause_every)
-            folder, labels = run_folder(name), read_labels(style_set)
+            folder, labels = to_train_in(run_folder(name), if_run_exists), read_labels(style_set)
             captions = [item.caption for item in style_set.items]
             first = first_encoders(encoders, captions, wanted.seed, image_size, width)
             check_room(trained_folder(ENCODERS_FOLDER), weight_of(first) // 4, 1)
-            run = _Pretraining(
-                wanted, first, style_set, numbered(folder) if if_run_exists == ANEW else folder
-            )
+            run = _Pretraining(wanted, first, style_set, folder)
             node = cls.hidden.unique_id
             with told_how_to_go_on(run.folder, if_run_exists, node):
                 result = run.train(TrainingProgress(wanted.steps, node, "loss"))

@@ -7,9 +7,9 @@ from ...nsync.layers import LAYER_CHOICES
 from ...nsync.optimizers import SCHEDULES
 from ...nsync.presets import PRESETS
 from ...nsync.rules import RULES
+from ...nsync.runs.recipe import ANEW, CONTINUE
 from ...nsync.runs.several import LABELS
 from ...nsync.settings import NEGATIVES_FROM, PRECISIONS, SCOPES, TRAINS
-from ..folders import ANEW, CONTINUE
 from ..sockets import StyleSetSocket, StyleWatchSocket, TrainingOptionsSocket
 from .run import NOTHING
 

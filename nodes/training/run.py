@@ -16,11 +16,11 @@ from ...nsync.checkpoint import export_learned
 from ...nsync.denoiser import SamplerSettings
 from ...nsync.errors import InputError
 from ...nsync.evaluation.watch import StyleWatch
-from ...nsync.files import numbered, write_atomic
+from ...nsync.files import write_atomic
 from ...nsync.learner import Learned
 from ...nsync.lora_file import LowRank, match_layers, read_lora
 from ...nsync.names import export_title, one_word
-from ...nsync.runs.recipe import write_recipe
+from ...nsync.runs.recipe import CONTINUE, to_train_in, write_recipe
 from ...nsync.settings import TrainSettings
 from ...nsync.style_set import StyleSet
 from ...nsync.trained import (
@@ -31,7 +31,7 @@ from ...nsync.trained import (
 from ...nsync.training import TrainResult, check_runs_whole, run_config, train
 from ..evaluation.evaluator import set_pictures, vector_store
 from ..evaluation.watch import WatchRequest
-from ..folders import ANEW, CONTINUE, run_folder
+from ..folders import run_folder
 from ..host.adapter import HostDenoiser
 from ..host.lora import fused_spellings, lora_folder, lora_names, lora_spellings, text_lora_names
 from ..progress import HostStyleWatch, Previews, TrainingProgress, on_picture
@@ -77,9 +77,8 @@ class TrainingRun:
                 does not fit, a full disk.
         """
         settings.check()
-        folders = {run_folder(name): style_set for name, style_set in sets.items()}
-        if if_run_exists == ANEW:
-            folders = {numbered(folder): style_set for folder, style_set in folders.items()}
+        places = {name: to_train_in(run_folder(name), if_run_exists) for name in sets}
+        folders = {places[name]: style_set for name, style_set in sets.items()}
         denoiser = HostDenoiser(*sockets)
         names = lora_names(sockets[0]) | text_lora_names(sockets[1])
         start = _start(start_from, settings, denoiser, sockets)

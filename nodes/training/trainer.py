@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ...nsync.denoiser import SamplerSettings
 from ...nsync.presets import AS_SET, filled_in
+from ...nsync.runs.recipe import CONTINUE
 from ...nsync.runs.several import ONE_STYLE, each, sets_of_runs
 from ...nsync.settings import TrainSettings
 from ...nsync.style_set import StyleSet
 from ...nsync.trained import EMBEDDING, LORA
 from ...nsync.training import TrainResult
 from ..evaluation.watch import WatchRequest
-from ..folders import CONTINUE
 from ..host.lora import apply_lora, lora_folder
 from ..progress import TrainingProgress
 from ..runs import check_pausing, pending_runs, run_problem, told_how_to_go_on

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from ..checkpoint import export_learned
 from ..denoiser import SamplerSettings
 from ..errors import InputError
-from ..files import numbered, write_atomic
+from ..files import write_atomic
 from ..learner import Learned
 from ..lora_file import LowRank, match_layers, read_lora
 from ..names import export_title, one_word
 from ..pictures.images import png, to_picture
 from ..processes import ONE, Processes
 from ..runs.folder import RunFolder
-from ..runs.recipe import run_place, write_recipe
+from ..runs.recipe import run_place, to_train_in, write_recipe
 from ..runs.several import sets_of_runs
 from ..settings import TrainSettings
 from ..style_set import StyleSet
@@ -31,8 +31,6 @@ from .sections import Preview
 if TYPE_CHECKING:
     from ..pipelines.denoiser import DiffusersDenoiser
     from .train import TrainFile
-
-CONTINUE, ANEW = "continue", "start anew"
 
 
 @dataclass(frozen=True)
@@ -165,10 +163,8 @@ def _folders(
     asked: "TrainFile", settings: TrainSettings, style_set: StyleSet
 ) -> dict[Path, StyleSet]:
     sets = sets_of_runs(settings, style_set, asked.name, asked.labels)
-    folders = {run_place(asked.output, name): own for name, own in sets.items()}
-    if asked.if_run_exists == ANEW:
-        folders = {numbered(folder): own for folder, own in folders.items()}
-    return folders
+    places = {name: run_place(asked.output, name) for name in sets}
+    return {to_train_in(places[name], asked.if_run_exists): own for name, own in sets.items()}
 
 
 def _start(

@@ -10,7 +10,7 @@ from ..names import check_name, export_title
 from ..pictures.images import png
 from ..runs.folder import RunFolder
 from ..runs.judgements import Judgement, at_least, one_of
-from ..runs.recipe import run_place
+from ..runs.recipe import ANEW, CONTINUE, run_place, to_train_in
 from ..supcon.encoder_file import load_encoders
 from ..supcon.encoders import Encoders, check_captions
 from ..supcon.gan import FAMILIES
@@ -27,7 +27,7 @@ from . import plan
 from .main import Outcome
 from .models import device_of
 from .progress import items, steps
-from .runs import ANEW, CONTINUE, ended
+from .runs import ended
 from .sections import AUTO, Pictures, a_file, a_name, a_place
 from .sets import read_pictures
 
@@ -86,7 +86,7 @@ LEARNS = True
 def run(asked: GanFile, dry_run: bool = False) -> Outcome:
     """Train, or say what it would take."""
     folder = run_place(asked.output, check_name(asked.name))
-    folder = numbered(folder) if asked.if_run_exists == ANEW else folder
+    folder = to_train_in(folder, asked.if_run_exists)
     style_set, report = read_pictures(asked.style_set)
     device = device_of(asked.device, "device")
     encoders = load_encoders(asked.encoders).requires_grad_(False).to(device)

@@ -10,7 +10,7 @@ from ..files import numbered
 from ..names import check_name, export_title
 from ..runs.folder import RunFolder
 from ..runs.judgements import Judgement, one_of
-from ..runs.recipe import run_place
+from ..runs.recipe import ANEW, CONTINUE, run_place, to_train_in
 from ..runs.standing import check_before_pictures
 from ..supcon.clip_encoders import ClipEncoders
 from ..supcon.encoder_file import save_encoders
@@ -24,7 +24,7 @@ from . import plan
 from .main import Outcome
 from .models import device_of
 from .progress import items, steps
-from .runs import ANEW, CONTINUE, ended
+from .runs import ended
 from .sections import AUTO, Pictures, a_folder, a_name, a_place
 from .sets import read_pictures
 
@@ -74,13 +74,13 @@ LEARNS = True
 def run(asked: PretrainFile, dry_run: bool = False) -> Outcome:
     """Pretrain, or say what it would take."""
     folder = run_place(asked.output, check_name(asked.name))
-    folder = numbered(folder) if asked.if_run_exists == ANEW else folder
+    folder = to_train_in(folder, asked.if_run_exists)
     style_set, report = read_pictures(asked.style_set)
     labels = read_labels(style_set)
     encoders = _first(asked, [item.caption for item in style_set.items])
-    asked.settings.check()
-    check_before_pictures(folder, asked.settings, base_config(asked.settings, encoders))
-    if dry_run:
+    if dry_run:  # `pretrain` itself does so, too
+        asked.settings.check()
+        check_before_pictures(folder, asked.settings, base_config(asked.settings, encoders))
         size = plan.megabytes(plan.held(encoders))
         device = device_of(asked.device, "device")
         told = f"{len(labels.names)} labels; encoders of {size} on {device}."

@@ -15,6 +15,7 @@ from ..processes import Processes, joined
 from ..runs.judgements import Judgement, one_of
 from ..runs.log import RunStoppedError
 from ..runs.parts import TrainResult
+from ..runs.recipe import ANEW, CONTINUE
 from ..runs.several import LABELS, ONE_STYLE, each
 from ..settings import TrainSettings
 from ..training import check_processes
@@ -22,7 +23,7 @@ from . import plan
 from .main import STOPPED, Outcome
 from .models import load_denoiser
 from .negatives import negatives_problems
-from .runs import ANEW, CONTINUE, ended, prepare
+from .runs import ended, prepare
 from .sections import Model, Pictures, Preview, a_file, a_name, a_place
 from .sets import as_if_painted, missing, negatives_folder, painted, read_pictures
 

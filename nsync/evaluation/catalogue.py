@@ -240,22 +240,18 @@ def _known(name: str) -> WeightFile:
 
 
 def _blocks(file: WeightFile) -> Iterator[tuple[bytes, int]]:
+    """Blocks, each with how many bytes there are in all.
+
+    A connection that breaks is told as such; `atomic_path` would take it for an error of the disk.
+    """
     try:
         with urllib.request.urlopen(file.address, timeout=_PATIENCE) as source:
             total, came = int(source.headers.get("Content-Length") or file.size), 0
-            while block := _read(source, file):
+            while block := source.read(_BLOCK):
                 came += len(block)
                 yield block, total
             if came < total:  # a connection that closes early raises nothing
                 raise ConnectionError(f"{came:,} of {total:,} bytes came")
-    except (OSError, http.client.HTTPException) as error:
-        raise _unreachable(file, error) from error
-
-
-def _read(source: object, file: WeightFile) -> bytes:
-    """A block; a connection that breaks is no disk error, which `atomic_path` would take it for."""
-    try:
-        return source.read(_BLOCK)
     except (OSError, http.client.HTTPException) as error:
         raise _unreachable(file, error) from error
 

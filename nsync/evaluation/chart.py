@@ -122,7 +122,6 @@ def _table_axis(axis: Axes, evaluation: Evaluation) -> None:
     made.set_fontsize(8)
     made.auto_set_column_width(list(range(len(captions))))
     for cell in made.get_celld().values():
-        cell.get_text().set_parse_math(False)  # no child of the figure, as `drawn` looks for them
         cell.set_edgecolor("#dddddd")
         cell.set_height(0.9 / (len(rows) + 1))
 

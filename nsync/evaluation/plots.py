@@ -24,9 +24,11 @@ def new_figure(**options: object) -> Figure:
 
 def drawn(figure: Figure) -> Image.Image:
     """The figure as an RGB picture; its texts are as they stand, `$` and all."""
+    from matplotlib.table import Cell
     from matplotlib.text import Text
 
-    for text in figure.findobj(Text):
+    in_tables = (cell.get_text() for cell in figure.findobj(Cell))  # no children of the figure
+    for text in (*figure.findobj(Text), *in_tables):
         text.set_parse_math(False)  # names of arms are no mathematics
     data = io.BytesIO()
     figure.savefig(data, format="png")

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import yaml
 
-from ..files import write_atomic
+from ..files import numbered, write_atomic
 from ..sets.listing import write_set
 from ..settings import TrainSettings
 from ..style_set import StyleSet
 
 RUN_FILE, SET_FILE = "run.yaml", "set.json"
+
+CONTINUE, ANEW = "continue", "start anew"
+"""What to do where the folder of a run is there already."""
 
 _HEAD = """\
 # What this run was asked for. To go on with it without the graph:
@@ -26,6 +29,11 @@ _HEAD = """\
 def run_place(output: Path, name: str) -> Path:
     """The folder of the run of this name, `<output>/nsync/runs/<name>`."""
     return output / "nsync" / "runs" / name
+
+
+def to_train_in(place: Path, if_run_exists: str) -> Path:
+    """The run's folder: that of its name, or a numbered one beside it where it is begun anew."""
+    return numbered(place) if if_run_exists == ANEW else place
 
 
 def write_recipe(
