@@ -5,9 +5,10 @@ token and without, and three numbers are taken: how near the pictures are to the
 the pictures without the token have moved from the base's, and how many are near copies.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..denoiser import Denoiser
+from ..errors import InputError
 from ..files import write_atomic
 from ..learner import Learned
 from ..pictures.images import png
@@ -83,6 +85,10 @@ class StyleWatch:
         show: called with the curve after every score.
         on_item: may raise to stop the drawing.
         patience: scores without a higher style after which training ends; 0 never.
+
+    Raises:
+        InputError: the run's earlier scores were taken by other encoders, prompts or seeds. On one
+            curve they would name the wrong checkpoint, and drift has only its own base's pictures.
     """
 
     def __init__(
@@ -103,6 +109,8 @@ class StyleWatch:
         self._store = store
         self._folder, self._write, self._show = folder, write, show
         self._on_item, self._patience = on_item, patience
+        self._facts = _facts(comparison, self._roles)
+        self._check_scale()
         self.points: list[Point] = []
 
     @property
@@ -123,6 +131,7 @@ class StyleWatch:
 
     def begin(self, records: Sequence[Mapping[str, float]]) -> None:
         """Take up the scores of an earlier part of the run, from its log."""
+        write_atomic(self._scale, json.dumps(self._facts, indent=1) + "\n")
         self.points = [
             Point(r["step"], r[STYLE], r[ERROR], _number(r.get(DRIFT)), r.get(COPIES))
             for r in records
@@ -163,6 +172,20 @@ class StyleWatch:
         place = self._folder / f"step_{self.best.step:06}"
         return {path.stem: path for path in sorted(place.glob("*.safetensors"))}
 
+    @property
+    def _scale(self) -> Path:
+        return self._folder / "scale.json"
+
+    def _check_scale(self) -> None:
+        before = json.loads(self._scale.read_text("utf-8")) if self._scale.exists() else self._facts
+        if changed := [name for name, fact in self._facts.items() if fact != before.get(name)]:
+            raise InputError(
+                "watch",
+                "what the earlier scores of this run were taken by",
+                f"other {', '.join(changed)}",
+                "Set the Style Watch and the previews back, or train by another name.",
+            )
+
     def _point(self, arm: Arm, done: int) -> Point:
         base = self._base(arm, done)
         vectors = Vectors(self._store)  # of this score alone, or all pictures would stay in memory
@@ -188,6 +211,12 @@ class StyleWatch:
             for place, picture in enumerate(pictures):
                 name = f"{kind}_{place:03}.png"
                 write_atomic(self._folder / f"step_{done:06}" / name, png(as_pil(picture)))
+
+
+def _facts(comparison: Comparison, roles: Roles) -> dict[str, object]:
+    """All that changes a score, as JSON has it; not the precision, which the card decides."""
+    told = {part: {**facts, "precision": ""} for part, facts in roles.told().items()}
+    return json.loads(json.dumps({**asdict(comparison), "encoders": told}))
 
 
 def _number(value: float | None) -> float:

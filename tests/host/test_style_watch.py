@@ -64,6 +64,8 @@ def watch_a_run(host):
     """A run in one go, and the same one paused in between."""
     whole = host.run(_graph(host, "watched"))
     first = host.run(_graph(host, "watched_paused", pause_every=3))
+    other = {"captions": "a red ring"}
+    refused = host.run(_graph(host, "watched_paused", other, pause_every=3))
     second = host.run(_graph(host, "watched_paused", pause_every=3))
     loras = host.base / "output" / "loras"
     compared = host.run(_compared(host, "run:watched"))
@@ -72,6 +74,7 @@ def watch_a_run(host):
         "none": host.run(_compared(host, "run:gone")).error,
         "errors": [whole.error, first.error, second.error],
         "scores": [_scores(host, "watched"), _scores(host, "watched_paused")],
+        "refused": refused.error,
         "text": whole.outputs["6"]["text"],
         "shown": whole.outputs["6"]["images"],
         "kept": _kept(host, "watched"),
@@ -115,6 +118,13 @@ def test_scores_are_taken_along_the_steps(answers):
     curve = {"filename": "curve.png", "subfolder": "nsync/runs/watched/scores", "type": "output"}
     assert found["shown"] == [curve]
     assert found["hashes"][0] == found["hashes"][1]
+
+
+def test_scores_of_another_scale_are_refused(answers):
+    assert (
+        "earlier scores of this run were taken by; got other captions"
+        in answer(answers, watch_a_run)["refused"]
+    )
 
 
 def test_the_best_checkpoint_is_kept_and_named(answers):

@@ -1,10 +1,17 @@
 """Which checkpoint is the best, and when training on is of no use."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from nsync.evaluation.watch import Point, best_point, is_over
+from nsync.denoiser import SamplerSettings
+from nsync.errors import InputError
+from nsync.evaluation.drawing import Comparison
+from nsync.evaluation.watch import Point, StyleWatch, best_point, is_over
 
 
 def points(*rows: tuple[float, float, float]) -> list[Point]:
@@ -45,3 +52,44 @@ def test_the_best_checkpoint(rows: list, step: int | None) -> None:
 def test_when_it_is_over(styles: list[float], patience: int, over: bool) -> None:
     found = points((0.9, 0, 0), *((style, 0.1, 0.1) for style in styles))
     assert is_over(found, patience) is over
+
+
+COMPARISON = Comparison(
+    ("a red circle",), "sks", "{caption}, {token}", 0, 1, (64, 64), SamplerSettings(), drift=True
+)
+
+
+def watch(folder: Path, comparison: Comparison = COMPARISON, **encoder: str) -> StyleWatch:
+    facts = {"identity": "a", "preprocessing": "p", "precision": "fp32", **encoder}
+    encoders = [SimpleNamespace(name="ruler", **facts)]
+    references = [torch.zeros(3, 64, 64, dtype=torch.uint8)]
+    return StyleWatch(
+        comparison, None, references, encoders, folder, folder, None, print, print, patience=3
+    )
+
+
+@pytest.mark.parametrize(
+    ("comparison", "encoder", "names"),
+    [
+        (replace(COMPARISON, captions=("a red circle", "a ring")), {}, "captions"),
+        (replace(COMPARISON, seed=1), {}, "seed"),
+        (replace(COMPARISON, sampler=SamplerSettings(steps=5)), {}, "sampler"),
+        (COMPARISON, {"identity": "b"}, "encoders"),
+    ],
+)
+def test_scores_of_another_scale_are_not_gone_on_with(
+    tmp_path: Path, comparison: Comparison, encoder: dict[str, str], names: str
+) -> None:
+    first = watch(tmp_path)
+    first.begin([])
+    first.begin([])
+    with pytest.raises(InputError, match=f"other {names}"):
+        watch(tmp_path, comparison, **encoder)
+
+
+def test_the_card_changes_no_scale(tmp_path: Path) -> None:
+    watch(tmp_path).begin([])
+    row = {"step": 10, "style": 0.5, "style_error": 0.1, "drift": 0.2}
+    again = watch(tmp_path, precision="fp16")
+    again.begin([row])
+    assert again.points == [Point(10, 0.5, 0.1, 0.2, None)]
