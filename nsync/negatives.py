@@ -17,6 +17,7 @@ from .denoiser import Denoiser, SamplerSettings
 from .draws import derive_seed, generator
 from .errors import InputError
 from .processes import ONE, Processes
+from .runs.judgements import at_least, judge
 from .sets.negative_store import NegativeStore, Request
 from .style_set import StyleItem, StyleSet, check_template, too_long
 from .words import contains_word, standing_alone
@@ -33,7 +34,7 @@ BATCH_MOST = 16
 
 @dataclass(frozen=True)
 class NegativeSettings:
-    """How negatives are made; `check` is the only place that judges it.
+    """How negatives are made; `check` is the only place that judges it, but for the sampler.
 
     Attributes:
         words: generic words; each item draws one of them, further negatives of it take the next.
@@ -66,11 +67,7 @@ class NegativeSettings:
         if contains_word(self.template, token):
             rule = f"a text without the style's own word {token!r}"
             raise InputError("template", rule, repr(self.template), "Write {word} for it.")
-        for name, value in (("per_positive", self.per_positive), ("steps", self.sampler.steps)):
-            if value < 1:
-                raise InputError(name, "1 or more", repr(value))
-        if not 0 <= self.sampler.guidance < float("inf"):
-            raise InputError("guidance", "0 or more", repr(self.sampler.guidance))
+        judge([at_least(self, "per_positive", 1)])
         if self.from_positive and not 0 < self.denoise <= 1:
             raise InputError("denoise", "above 0, up to 1", repr(self.denoise))
 
@@ -94,6 +91,7 @@ def plan(settings: NegativeSettings, denoiser: Denoiser, style_set: StyleSet) ->
         InputError: settings out of range, an empty set, or prompts that are cut off.
     """
     settings.check(style_set.token)
+    judge(settings.sampler.judgements())
     if not len(style_set):
         raise InputError("style_set", "at least one picture", "an empty set")
     requests = [

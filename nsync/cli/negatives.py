@@ -76,8 +76,6 @@ def negatives_problems(settings: NegativeSettings, token: str) -> Iterator[tuple
     try:
         settings.check(token)
     except InputError as error:
-        if error.name in ("steps", "guidance"):  # the sampler's own rules tell of them
-            return
         key = {"generic_words": "words"}.get(error.name, error.name)
         remedy = f". {error.remedy.removesuffix('.')}" if error.remedy else ""
         yield f"negatives.{key}", f"expected {error.expected}; got {error.got}{remedy}"
