@@ -4,10 +4,12 @@ Fixed before any study was run. Within a family every arm is held against `none`
 (what labels name, how many objects) with the same seed: equal pictures, captions, first weights and
 noise. Such a pair is a unit; nothing is drawn alike in two of them. The estimate is the mean of the
 units' differences; a resample draws units with replacement, p-values flip the signs of units, and
-both are corrected and widened as `studies.inference` says. p-values are corrected (Holm) over all
-arms of a family, metric by metric. The worlds are all that there are and not drawn from more:
-intervals say what other seeds would give, and are rather too wide, for differences between worlds
-count as noise.
+both are corrected and widened as `studies.inference` says. The method in both phases is the
+question, and is asked first, of its own p-value; those of all other arms of a family are corrected
+(Holm) among themselves, metric by metric. So what is said of the method does not depend on how many
+others have been run: with six units the least p is 2 / 64, and twelve arms would hide it. The
+worlds are all that there are and not drawn from more: intervals say what other seeds would give,
+and are rather too wide, for differences between worlds count as noise.
 
 One metric decides, the Frechet distance, of which the paper claims a lower one. It is compared by
 its logarithm, since worlds have scales of their own, and told as a change in per cent. All others
@@ -88,7 +90,7 @@ class Difference:
     Attributes:
         value: arm less none, the mean over units; of relative metrics a change in per cent.
         p: two-sided, of sign flips of units.
-        p_holm: the same, corrected for the number of arms of the family.
+        p_holm: the same, corrected for the number of arms of the family; the method's is p.
         detectable: the smallest true difference that 80 % of such studies would have shown, in the
             unit of `value` (upwards); None where none could have been.
         units: with both sides.
@@ -201,7 +203,7 @@ def analyse(records: Sequence[Record]) -> Analysis:
 
 
 def _family(cells: _Cells, family: str, metric: str, arms: Sequence[str]) -> Iterable[Difference]:
-    """All arms of a family against none, corrected; arms without a pair are no part of it."""
+    """All arms of a family against none; arms without a pair are no part of it."""
     base = cells.of(family, BASELINE.name, metric)
     units = {unit for arm in arms for unit in cells.of(family, arm, metric)}
     pairs = {}
@@ -210,20 +212,28 @@ def _family(cells: _Cells, family: str, metric: str, arms: Sequence[str]) -> Ite
         both = {unit: _less(metric, ours[unit], base[unit]) for unit in ours if unit in base}
         if arm != BASELINE.name and both:
             pairs[arm] = _alone(both)
-    p_values = [p_value(style_means(found)) for found in pairs.values()]
-    for (arm, found), p, p_holm in zip(pairs.items(), p_values, holm(p_values), strict=True):
-        least = detectable(style_means(found), len(pairs))
+    p_values = {arm: p_value(style_means(found)) for arm, found in pairs.items()}
+    corrected = _corrected(p_values)
+    for arm, found in pairs.items():
+        least = detectable(style_means(found), 1 if arm == METHOD else len(pairs.keys() - {METHOD}))
         yield Difference(
             family=family,
             arm=arm,
             metric=metric,
             value=_told(metric, mean_interval(found)),
-            p=p,
-            p_holm=float(p_holm),
+            p=p_values[arm],
+            p_holm=corrected[arm],
             detectable=None if least is None else _percent(metric, least),
             units=len(found),
             missing=len(units) - len(found),
         )
+
+
+def _corrected(p_values: Mapping[str, float]) -> dict[str, float]:
+    """By arm: the method's own, and the others' after Holm."""
+    others = {arm: p for arm, p in p_values.items() if arm != METHOD}
+    found = dict(zip(others, map(float, holm(list(others.values()))), strict=True))
+    return {arm: found.get(arm, p) for arm, p in p_values.items()}
 
 
 def _less(metric: str, one: float, other: float) -> float:

@@ -23,14 +23,15 @@ from .world import judge_set, training_set
 
 
 def make_encoders(study: Study, one: Pretraining | Judge, folder: Path) -> Path:
-    """The file of these encoders, pretrained where `folder` does not have them yet."""
+    """The file of these encoders, pretrained where `folder` has none by these settings."""
     file = folder / f"{'_'.join(map(str, (type(one).__name__.lower(), *one)))}.safetensors"
-    if not file.exists():
-        if isinstance(one, Judge):
-            style_set, settings, kind = judge_set(study, one.objects), study.judge_settings(), SMALL
+    is_judge = isinstance(one, Judge)
+    settings = study.judge_settings() if is_judge else study.pretraining_settings(one)
+    if not _made_by(settings, file):
+        if is_judge:
+            style_set, kind = judge_set(study, one.objects), SMALL
         else:
-            style_set = training_set(study, one.world, one.seed)
-            settings, kind = study.pretraining_settings(one), one.encoders
+            style_set, kind = training_set(study, one.world, one.seed), one.encoders
         encoders = first_encoders(study, kind, style_set, settings.seed)
         _pretrain(settings, encoders, style_set, file)
     return file
@@ -48,6 +49,11 @@ def first_encoders(study: Study, kind: str, style_set: StyleSet, seed: int) -> E
         return _first_clip(study, seed)
     captions = [item.caption for item in style_set.items]
     return SmallEncoders.fresh(captions, seed, study.image_size, study.encoder_width)
+
+
+def _made_by(settings: PretrainSettings, file: Path) -> bool:
+    told = settings.as_dict()
+    return file.exists() and encoders_metadata(file)["training"]["settings"] == told
 
 
 def _first_clip(study: Study, seed: int) -> ClipEncoders:

@@ -1,6 +1,7 @@
 """The measures of a record: what the ruler and the judge read in pictures."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 
 import torch
@@ -33,11 +34,19 @@ class Judged:
         """R-precision of uint8 pictures `[n, 3, s, s]` with their captions."""
         return retrieval(self._seen(pictures), self._read(captions), captions)
 
-    def margin(self, pictures: Tensor, test: Test) -> float:
-        """By how much the cosine of a picture and its caption is above that of the nearest caption
-        which says one thing otherwise, the mean. R-precision ranks, and does not see how near they
-        are; a loss at a fixed temperature does."""
-        images, margins = F.normalize(self._seen(pictures), dim=1), []
+    def own(self, test: Test) -> dict[str, float]:
+        """R-precision and margin of real pictures.
+
+        The margin is by how much the cosine of a picture and its caption is above that of the
+        nearest caption which says one thing otherwise, the mean. R-precision ranks, and does not
+        see how near they are; a loss at a fixed temperature does.
+        """
+        seen = self._seen(test.real)
+        found = retrieval(seen, self._read(test.captions), test.captions)
+        return {"own_precision": found.text_to_image, "own_margin": self._margin(seen, test)}
+
+    def _margin(self, seen: Tensor, test: Test) -> float:
+        images, margins = F.normalize(seen, dim=1), []
         for caption, near in test.near.items():
             rows = [place for place, other in enumerate(test.captions) if other == caption]
             scores = images[rows] @ F.normalize(self._read([caption, *near]), dim=1).T
@@ -61,6 +70,7 @@ class Instruments:
 
     def __init__(self) -> None:
         self._ruler = Ruler.load()
+        self._real = lru_cache(1)(lambda test: self.read(test.real))
 
     def read(self, pictures: Tensor) -> Reading:
         """What the ruler reads in uint8 `[n, 3, s, s]`, smaller ones scaled up to its size."""
@@ -70,7 +80,7 @@ class Instruments:
 
     def measure(self, pictures: Tensor, test: Test, judge: Judged) -> dict[str, float]:
         """All measures of pictures of the test's captions; see the table in docs/supcon.md."""
-        read, real = self.read(pictures), self.read(test.real)
+        read, real = self.read(pictures), self._real(test)
         hits = _hits(read, test)
         found = judge.precision(pictures, test.captions)
         return {

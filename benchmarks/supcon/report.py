@@ -92,7 +92,10 @@ def as_markdown(found: Analysis) -> str:
         if any(rows):
             lines.append(f"| {family} | {arm} | {' | '.join(map(_compared, rows))} |")
     lines.append("")
-    lines.append("95 % intervals over worlds and seeds; p after Holm over the arms of a family.")
+    lines.append(
+        "95 % intervals over worlds and seeds; p of the method as it is, of the other "
+        "arms of a family after Holm."
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -147,9 +150,11 @@ def _cells(one: Difference | None) -> list[object]:
 def _sheet(
     found: Analysis, family: str, records: Sequence[Record], folder: Path
 ) -> Image.Image | None:
-    """Rows of pictures with the names of their arms, real ones first."""
+    """Rows of pictures with the names of their arms, real ones first; None where one is missing."""
     world = next(cell_of(r) for r in records if r["family"] == family)
     names = [(REAL, REAL), *(row for row in _rows(found) if row[0] == family)]
     files = {n: strip_file(folder, Cell(f, n, *world[2:])) for f, n in names}
-    rows = [(name, Image.open(file)) for name, file in files.items() if file.exists()]
-    return sheet(rows, _SCALE) if rows else None
+    rows = {name: Image.open(file) for name, file in files.items() if file.exists()}
+    # A clone has the records of earlier cells, not their pictures: no sheet of some arms replaces a
+    # whole one.
+    return sheet(list(rows.items()), _SCALE) if len(rows) == len(names) else None

@@ -33,6 +33,7 @@ class Workshop:
         self._instruments = Instruments()
         self._pairs = lru_cache(1)(self._read_pairs)
         self._test = lru_cache(1)(lambda *place: test_of(study, *place))
+        self._own = lru_cache(2 * len(study.arms))(self._read_own)
         self._judge = lru_cache(len(study.objects))(self._read_judge)
 
     def __call__(self, task: Task) -> list[Record] | None:
@@ -48,17 +49,12 @@ class Workshop:
         encoders, pretraining = read_encoders(make_encoders(self.study, shared, self._shared))
         test, plan = self._test(cell.world, cell.seed), self.study.families[cell.family]
         settings = self.study.gan_settings(cell)
+        check_captions(encoders, ((caption, caption) for caption in test.captions))
         trained = train_gan(settings, plan.family, encoders, self._pairs(cell.world, cell.seed))
         begun = time.process_time()
-        check_captions(encoders, ((caption, caption) for caption in test.captions))
         pictures = paint(plan.family, trained.weights, encoders, test.captions, cell.draws)
-        own = Judged(encoders)
-        of_real = {
-            "own_precision": own.precision(test.real, test.captions).text_to_image,
-            "own_margin": own.margin(test.real, test),
-        }
         seconds = {"pretraining": pretraining, "training": trained.seconds}
-        record = self._record(cell, pictures, test, of_real)
+        record = self._record(cell, pictures, test, self._own(shared))
         record["seconds"] = _rounded(seconds | {"measuring": time.process_time() - begun})
         if trained.steps < settings.steps:
             record["fell_apart"] = trained.steps
@@ -80,6 +76,10 @@ class Workshop:
 
     def _read_pairs(self, world: World, seed: int) -> LabelledPairs:
         return read_pairs(training_set(self.study, world, seed), self.study.image_size)
+
+    def _read_own(self, one: Pretraining) -> dict[str, float]:
+        encoders, _ = read_encoders(make_encoders(self.study, one, self._shared))
+        return Judged(encoders).own(self._test(one.world, one.seed))
 
     def _read_judge(self, objects: str) -> Judged:
         return Judged(read_encoders(make_encoders(self.study, Judge(objects), self._shared))[0])

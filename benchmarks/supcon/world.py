@@ -20,7 +20,7 @@ from .study import ONE, Study, World
 PLAIN = 0  # the background of all scenes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Test:
     """What GANs are asked for, and real pictures of the same captions.
 
@@ -50,17 +50,18 @@ def contents_of(objects: str) -> list[Scene]:
 
 
 def training_set(study: Study, world: World, seed: int) -> StyleSet:
-    """The labelled pictures of a world: every scene that is not held out, in every style."""
+    """The labelled pictures of a world: scenes that are not held out, in every style."""
     draws = world.draws(seed)
     trained, _ = _split(study, world.objects, draws)
     every = [Styled(scene, style) for scene in trained for style in study.styles]
-    return _style_set(study, world.labels, every, draws)
+    return _style_set(study, world.labels, every, study.pictures, draws)
 
 
 def judge_set(study: Study, objects: str) -> StyleSet:
     """What the judge reads and sees: all scenes, so that none is new to it."""
     every = [Styled(scene, style) for scene in contents_of(objects) for style in study.styles]
-    return _style_set(study, SHAPE, every, derive_seed(0, "judge"))
+    count = max(study.pictures, len(every))
+    return _style_set(study, SHAPE, every, count, derive_seed(0, "judge"))
 
 
 def test_of(study: Study, world: World, seed: int) -> Test:
@@ -92,10 +93,12 @@ def _split(study: Study, objects: str, draws: int) -> tuple[list[Scene], list[Sc
     return [scenes[place] for place in order[study.held_out :]], held_out
 
 
-def _style_set(study: Study, labels: str, every: Sequence[Styled], seed: int) -> StyleSet:
+def _style_set(
+    study: Study, labels: str, every: Sequence[Styled], count: int, seed: int
+) -> StyleSet:
     """So many pictures, each of these as often as another or once more, in a random order."""
     order = torch.randperm(len(every), generator=generator(seed, "training")).tolist()
-    asked = [every[order[place % len(every)]] for place in range(study.pictures)]
+    asked = [every[order[place % len(every)]] for place in range(count)]
     pictures = _rendered(study, asked, derive_seed(seed, "training"))
     items = tuple(
         StyleItem(f"picture_{place:05}", one.caption, label_of(labels, one), pixels=picture)

@@ -67,14 +67,15 @@ def frozen_encoders(path: Path) -> Encoders:
 
 
 def encoders_report(path: Path) -> str:
-    """What a file of encoders says of itself, in words."""
+    """What a file of encoders says of itself, in words; one that the library wrote may say less."""
     told = encoders_metadata(path)
     training, width = told["training"], told["config"]["width"]
-    return (
-        f"{path.stem}: {told['kind']} encoders, features of {width} numbers, trained "
-        f"{training['steps']} steps on {training['pictures']} pictures.\n"
-        f"Labels: {listed(training['labels'])}."
-    )
+    lines = [f"{path.stem}: {told['kind']} encoders, features of {width} numbers."]
+    if "steps" in training and "pictures" in training:
+        lines.append(f"Trained {training['steps']} steps on {training['pictures']} pictures.")
+    if "labels" in training:
+        lines.append(f"Labels: {listed(training['labels'])}.")
+    return "\n".join(lines)
 
 
 def first_options() -> list[str]:

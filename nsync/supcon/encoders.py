@@ -126,6 +126,23 @@ def check_captions(encoders: Encoders, captions: Iterable[tuple[str, str]]) -> N
         )
 
 
+def check_words(encoders: Encoders, captions: Sequence[tuple[str, str]]) -> None:
+    """Refuse captions to train with that would not be read to their end, or have no word.
+
+    Args:
+        captions: (name of the item, caption).
+
+    Raises:
+        InputError: it lists them.
+    """
+    check_captions(encoders, captions)
+    empty = [f"{name} ({caption!r})" for name, caption in captions if not encoders.tokens(caption)]
+    if empty:
+        more = ", ..." if len(empty) > _NAMED else ""
+        got = f"{len(empty)} without: {', '.join(empty[:_NAMED])}{more}"
+        raise InputError("captions", "at least one word in each", got, "Caption these pictures.")
+
+
 def unknown_words(encoders: Encoders, captions: Iterable[str]) -> str:
     """A sentence about words that the encoders do not know, or ""."""
     words = {word for caption in captions for word in encoders.unknown(caption)}

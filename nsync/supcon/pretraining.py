@@ -21,7 +21,7 @@ from ..style_set import StyleSet
 from . import losses
 from .collapse import CollapseWatch, inside
 from .contrast import CLASSIFIER, contrast
-from .encoders import Encoders, check_captions, device_of, identity, warn_of_unknown_words
+from .encoders import Encoders, check_words, device_of, identity, warn_of_unknown_words
 from .learner import ModuleLearner, ModulesLearned
 from .pairs import LabelledPairs, draw_rows, numbered, read_pairs, split
 from .pretrain_settings import PretrainSettings
@@ -69,7 +69,7 @@ def pretrain(
         RunStoppedError: the numbers went bad; what was learned before is saved.
     """
     settings.check()
-    check_captions(encoders, ((item.name, item.caption) for item in style_set.items))
+    check_words(encoders, [(item.name, item.caption) for item in style_set.items])
     check_before_pictures(folder, settings, base_config(settings, encoders))
     weights = [w for w in encoders.parameters() if w.requires_grad]
     # A state holds the weights and two moments of each; one is written before an old one goes.

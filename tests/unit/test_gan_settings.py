@@ -14,9 +14,11 @@ def test_every_family_has_defaults_that_can_be():
     for name, family in FAMILIES.items():
         settings = defaults(family())
         settings.check()
+        assert settings.augmentation == "none"
         published = (settings.generator_rate, settings.discriminator_rate, settings.beta1)
         if name in ("SSA-GAN", "GALIP"):
             assert (*published, settings.beta2) == (1e-4, 4e-4, 0.0, 0.9)
+            assert settings.ema == 0
         else:
             assert (*published, settings.beta2) == (2e-4, 2e-4, 0.5, 0.999)
             assert (settings.adversarial, settings.penalty_weight) == ("cross-entropy", 0)

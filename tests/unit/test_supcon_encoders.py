@@ -16,7 +16,7 @@ from nsync.draws import generator
 from nsync.errors import InputError
 from nsync.supcon.clip_encoders import DEVIATION, MEAN, ClipEncoders, read_tokenizer
 from nsync.supcon.encoder_file import encoders_metadata, load_encoders, save_encoders
-from nsync.supcon.encoders import Encoders, check_captions, identity
+from nsync.supcon.encoders import Encoders, check_captions, check_words, identity
 from nsync.supcon.small_encoders import SmallEncoders, vocabulary_of, words_of
 
 CAPTIONS = ["a red circle", "two blue squares on the left over a hill", "a ring"]
@@ -113,6 +113,11 @@ def test_captions_that_do_not_fit_are_named(encoders: Encoders) -> None:
         encoders.texts(["a ring", long])
     room = encoders.longest - (2 if encoders.kind == "clip" else 0)
     assert encoders.texts([" ".join(["a"] * room)]).mask.sum() == room
+
+
+def test_captions_without_a_word_are_no_use_for_training() -> None:
+    with pytest.raises(InputError, match=r"1 without: b \('!!!'\)"):
+        check_words(small(SET), [("a", "a ring"), ("b", "!!!")])
 
 
 def test_an_empty_text_has_a_sentence_and_no_word(encoders: Encoders) -> None:

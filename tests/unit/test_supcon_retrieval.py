@@ -34,7 +34,7 @@ def test_among_few_all_are_looked_at() -> None:
     texts = images + 0.5 * features(30, "texts")
     everybody = [[other for other in range(30) if other != row] for row in range(30)]
     found = retrieval(images, texts, [f"caption {row}" for row in range(30)])
-    assert found.others == 29
+    assert (found.pictures, found.texts) == (29, 29)
     assert found.text_to_image == pytest.approx(plainly(texts, images, everybody))
     assert found.image_to_text == pytest.approx(plainly(images, texts, everybody))
     assert 0.1 < found.text_to_image < 0.9
@@ -45,7 +45,7 @@ def test_among_many_ninety_nine_are_drawn() -> None:
     """Features that know nothing find one in a hundred."""
     images, texts = features(1500, "images"), features(1500, "texts")
     found = retrieval(images, texts, [str(row) for row in range(1500)])
-    assert found.others == OTHERS == 99
+    assert found.pictures == found.texts == OTHERS == 99
     assert 0.002 < found.text_to_image < 0.02
     assert retrieval(images, images, [str(row) for row in range(1500)])[:2] == (1, 1)
 
@@ -57,11 +57,21 @@ def test_features_that_are_all_alike_are_as_good_as_chance() -> None:
 
 
 def test_the_same_caption_is_no_wrong_answer() -> None:
-    """Two pictures of each caption: each text finds both, and that is right."""
+    """Two pictures of each caption: each text finds both, and that is right; a picture is held
+    against each other text once."""
     wanted = features(10, "images").repeat_interleave(2, 0)
     captions = [str(row // 2) for row in range(20)]
     found = retrieval(wanted, wanted, captions)
-    assert found == (1, 1, 18)
+    assert found == (1, 1, 18, 9)
+
+
+def test_a_text_that_stands_often_is_one_wrong_answer() -> None:
+    """Nine of ten pictures have one caption; features know nothing. Chance is a half, where
+    candidates by item would have given those of the rare caption a tenth."""
+    captions = ["rare"] * 200 + ["common"] * 1800
+    found = retrieval(features(2000, "images"), features(2000, "texts"), captions)
+    assert (found.pictures, found.texts) == (99, 1)
+    assert found.image_to_text == pytest.approx(0.5, abs=0.05)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

@@ -20,7 +20,7 @@ from benchmarks.supcon.report import as_csv, as_markdown
 from benchmarks.supcon.store import Records
 from benchmarks.supcon.study import REAL, Cell, Study, World
 from benchmarks.supcon.study_file import read_study
-from benchmarks.supcon.world import contents_of, test_of, training_set
+from benchmarks.supcon.world import contents_of, judge_set, test_of, training_set
 from nsync.draws import generator
 from nsync.errors import InputError
 from nsync.evaluation import inception_score
@@ -150,6 +150,14 @@ def test_what_is_asked_for_was_never_trained_on(labels: str, objects: str) -> No
     assert test_of(study, other, 3).captions != test.captions
 
 
+@pytest.mark.parametrize("objects", ["one", "several"])
+def test_nothing_is_new_to_the_judge(objects: str) -> None:
+    study = short(pictures=20)
+    seen = {item.caption for item in judge_set(study, objects).items}
+    test = test_of(study, World("style", objects), 0)
+    assert set(test.captions) <= seen
+
+
 def test_real_pictures_are_read_as_what_they_are() -> None:
     study = short(image_size=64, held_out=10, per_caption=1)
     test = test_of(study, World("shape", "one"), 0)
@@ -205,7 +213,8 @@ def test_the_margin_is_that_to_the_nearest_caption_that_says_one_thing_otherwise
         own, *others = Told(whole).texts([asked.caption, *(one.caption for one in near)]).sentence
         cosine = [float(torch.cosine_similarity(image, text, dim=0)) for text in (own, *others)]
         margins.append(cosine[0] - max(cosine[1:]))
-    assert Judged(Told(whole)).margin(test.real, test) == pytest.approx(sum(margins) / len(margins))
+    own = Judged(Told(whole)).own(test)
+    assert own["own_margin"] == pytest.approx(sum(margins) / len(margins))
 
 
 def _measured(pictures, test):
@@ -267,12 +276,13 @@ def test_differences_are_paired_and_relative() -> None:
     assert analyse(records[::-1]).difference("SSA-GAN", METHOD, PRIMARY) == one
 
 
-def test_p_values_are_corrected_over_the_arms_of_a_family() -> None:
-    effects = {METHOD: 0.9, "unicl, both": 0.98, "classifier, both": 1.01}
+def test_the_method_is_asked_first_and_all_others_are_corrected() -> None:
+    effects = {METHOD: 0.9, "unicl, both": 0.98, "classifier, both": 1.01, "nt-xent, both": 0.9}
     records = made(effects, seeds=4)
     other = [one | {"family": "GALIP"} for one in made({METHOD: 0.9}, seeds=4)]
     found = analyse(records + other)
-    rows = [found.difference("SSA-GAN", arm, PRIMARY) for arm in effects]
+    first, *rows = [found.difference("SSA-GAN", arm, PRIMARY) for arm in effects]
+    assert first.p_holm == first.p == pytest.approx(2 / 2**8)
     ranked = sorted(row.p for row in rows)
     holm = {}
     for place, p in enumerate(ranked):

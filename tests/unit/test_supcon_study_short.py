@@ -1,20 +1,24 @@
 """The ablation's machinery as a whole: a small study in processes, killed and gone on with."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.studies.records import read
+from benchmarks.supcon.encoders import make_encoders
 from benchmarks.supcon.report import report
 from benchmarks.supcon.run import run_study
 from benchmarks.supcon.study import REAL
 from benchmarks.supcon.study_file import read_study
 from nsync.pictures.images import image_size
+from nsync.supcon.encoder_file import encoders_metadata
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +66,26 @@ def test_encoders_are_shared(folder: Path) -> None:
         f"pretraining_{k}_{u}_shape_one_0" for k in ("small", "clip") for u in ("none", "supcon")
     }
     assert names == uses | {"judge_one"}
+
+
+def test_encoders_by_other_settings_are_not_taken(folder: Path, tmp_path: Path) -> None:
+    study = read_study(FILE)
+    one = next(study.pretraining_of(cell) for cell in study.cells() if cell.family != REAL)
+    kept = make_encoders(study, one, folder / "shared")
+    copy = tmp_path / kept.name
+    shutil.copy(kept, copy)
+    other = replace(study, pretraining=replace(study.pretraining, steps=3))
+    made = make_encoders(other, one, tmp_path)
+    assert made == copy
+    assert encoders_metadata(made)["training"]["settings"]["steps"] == 3
+
+
+def test_no_sheet_of_some_arms_replaces_a_whole_one(folder: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(folder, clone)
+    next(clone.glob("pictures/*/*/GALIP/none.png")).unlink()
+    report(clone, tmp_path / "docs")
+    assert {path.name for path in (tmp_path / "docs").glob("sheet_*")} == {"sheet_SSA-GAN.png"}
 
 
 def test_the_report_is_written(folder: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ AUGMENTATIONS: dict[str, tuple[str, ...]] = {
 class GanSettings:
     """One run's settings; `check` is the only place that judges them.
 
-    The defaults are SSA-GAN's, `defaults` gives those of each family.
+    `defaults` gives those that each family was published with.
 
     Attributes:
         steps: updates of the generator, and of the discriminators.
@@ -88,7 +88,7 @@ class GanSettings:
     penalty_weight: float = 2.0
     r1_gamma: float = 0.0
     penalty_every: int = 1
-    match_weight: float = 0.05
+    match_weight: float = 0.1
     word_match_weight: float = 0.0
     divergence_weight: float = 1.0
     class_mask: bool = False
@@ -163,7 +163,11 @@ _FROM_ZERO = (
 )
 _ABOVE_ZERO = ("generator_rate", "discriminator_rate", "temperature")
 
-# `trainer.py` of both. Their weight of 5 is of the sum of both ways, of sentences and of words.
+# What came after a family is no part of what was published: differentiable augmentation (2020), and
+# of SSA-GAN and GALIP an average of the generator. A loss that is the sum of both ways there is
+# their mean here, so that its weight is twice as large.
+
+# `trainer.py` of both: 5, of sentences and of words, both ways added.
 _STAGED = {
     "generator_rate": 2e-4,
     "discriminator_rate": 2e-4,
@@ -173,13 +177,16 @@ _STAGED = {
     "penalty_weight": 0.0,
     "match_weight": 10.0,
     "word_match_weight": 10.0,
+    "augmentation": "none",
 }
+_ONE_STAGE = {"ema": 0.0, "augmentation": "none"}
 _PUBLISHED: dict[type[Family], dict[str, float | str]] = {
-    # github.com/wtliao/text2image (3063e27), for birds.
-    SsaGan: {"batch": 24, "match_weight": 0.05},
+    # github.com/wtliao/text2image (3063e27), for birds: 0.05 times DAMSM's loss (`main.py`), of
+    # sentences and of words, both ways added (`miscc/losses.py`).
+    SsaGan: {"batch": 24, "match_weight": 0.1, "word_match_weight": 0.1, **_ONE_STAGE},
     # github.com/tobran/GALIP (35d0c2f), for birds. Its weight of 4 is that of a cosine; a matching
     # loss at the temperature of 0.1 falls by up to 10 per cosine.
-    Galip: {"batch": 16, "match_weight": 0.4},
+    Galip: {"batch": 16, "match_weight": 0.4, **_ONE_STAGE},
     # `code/cfg/bird_attn2.yml` of github.com/taoxugit/AttnGAN (0d000e6).
     AttnGan: {"batch": 20, **_STAGED},
     # `code/cfg/bird_DMGAN.yml` of github.com/MinfengZhu/DM-GAN (d515995).
@@ -190,6 +197,6 @@ _PUBLISHED: dict[type[Family], dict[str, float | str]] = {
 def defaults(family: Family) -> GanSettings:
     """The settings that a family was published with, as far as it has those of here.
 
-    The rates and betas of both are those of `GanSettings`.
+    The rates and betas of those of one stage are those of `GanSettings`.
     """
     return replace(GanSettings(), **_PUBLISHED[type(family)])

@@ -32,7 +32,7 @@ def first_prompts(pairs: LabelledPairs) -> list[str]:
     """Captions of the set, of each label in turn; of labels all over the list if there are many."""
     numbers, count = pairs.labels.tensor, len(pairs.labels.names)
     member = numbers > 0 if numbers.ndim == 2 else numbers[:, None] == torch.arange(count)
-    rare = max(1, count // MOST)
+    rare = math.ceil(count / MOST)
     queues = [iter(rows.nonzero().flatten().tolist()) for rows in member.T[::rare]]
     taken: dict[int, None] = {}
     for turn, queue in enumerate(cycle(queues)):

@@ -18,7 +18,7 @@ from ...runs.standing import Standing, check_before_pictures
 from ..contrast import CLASSIFIER
 from ..encoders import (
     Encoders,
-    check_captions,
+    check_words,
     device_of,
     identity,
     warn_of_unknown_words,
@@ -191,7 +191,7 @@ def check_fit(family: Family, encoders: Encoders, pairs: LabelledPairs) -> None:
     if side != family.image_size:
         expected = f"pictures of {family.image_size} px, as the family paints"
         raise InputError("pairs", expected, f"{side} px")
-    check_captions(encoders, zip(pairs.names, pairs.captions, strict=True))
+    check_words(encoders, list(zip(pairs.names, pairs.captions, strict=True)))
 
 
 def check_penalties(settings: GanSettings, family: Family) -> None:
