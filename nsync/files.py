@@ -1,11 +1,12 @@
 """Writing files that are whole or not there: a reader never meets half a file."""
 
 import errno
-import itertools
+import filecmp
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count, takewhile
 from pathlib import Path
 
 from .errors import InputError
@@ -71,12 +72,30 @@ def numbered(path: str | Path) -> Path:
 
     What is there as a folder has no extension: a run may be called `sd1.5`.
     """
-    path = Path(path)
-    if not path.exists():
-        return path
+    return next(name for name in _names(Path(path)) if not name.exists())
+
+
+def copied(file: Path, path: Path) -> Path:
+    """A copy of the file at `path`, or at the first of its numbered names that is free; its path.
+
+    An equal file that is met on the way is taken for the copy: asked again, there is none more.
+
+    Raises:
+        InputError: the disk is full or the place cannot be written.
+    """
+    there = takewhile(Path.exists, _names(path))
+    equal = (name for name in there if filecmp.cmp(file, name, shallow=False))
+    if found := next(equal, None):
+        return found
+    place = numbered(path)
+    write_atomic(place, file.read_bytes())
+    return place
+
+
+def _names(path: Path) -> Iterator[Path]:
+    yield path
     stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
-    names = (path.with_name(f"{stem}_{count:05}{suffix}") for count in itertools.count(2))
-    return next(name for name in names if not name.exists())
+    yield from (path.with_name(f"{stem}_{number:05}{suffix}") for number in count(2))
 
 
 def _flush(path: Path, flags: int) -> None:

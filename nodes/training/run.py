@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import comfyui_version
@@ -16,7 +16,7 @@ from ...nsync.checkpoint import export_learned
 from ...nsync.denoiser import SamplerSettings
 from ...nsync.errors import InputError
 from ...nsync.evaluation.watch import StyleWatch
-from ...nsync.files import write_atomic
+from ...nsync.files import copied, write_atomic
 from ...nsync.learner import Learned
 from ...nsync.lora_file import LowRank, match_layers, read_lora
 from ...nsync.names import export_title, one_word
@@ -91,8 +91,12 @@ class TrainingRun:
     def train(
         self, progress: TrainingProgress, previews: Previews, watch: StyleWatch | None = None
     ) -> TrainResult:
-        """Train, showing every step; what was learned is saved at the end, or at a stop."""
-        return train(
+        """Train, showing every step; what was learned is saved at the end, or at a stop.
+
+        Raises:
+            InputError, RunStoppedError: see `nsync.training.train`.
+        """
+        result = train(
             self.settings,
             self.denoiser,
             self.style_set,
@@ -106,11 +110,16 @@ class TrainingRun:
             watch=watch,
             ready=self._ready,
         )
+        files = {kind: _listed(kind, file) for kind, file in result.files.items()}
+        return replace(result, files=files)
 
     @contextmanager
     def _ready(self) -> Iterator[None]:
         """The model can be trained; the run has begun, and can be gone on with by its recipe."""
-        write_recipe(self.folder, self.settings, self.style_set)
+        # The command line knows the output folder, but not where the host looks for embeddings.
+        places = {"embeddings": str(embedding_folder().absolute())}
+        more = places if self.settings.trains_embedding else {}
+        write_recipe(self.folder, self.settings, self.style_set, more)
         dtype, text = _DTYPES[self.settings.precision], self.settings.trains_text
         with self.denoiser.trainable(dtype, text):
             yield
@@ -153,9 +162,8 @@ class TrainingRun:
             return ""
         best, places = watch.best, []
         for kind, file in files.items():
-            folder = lora_folder() if kind == LORA else embedding_folder()
             title = f"{self.folder.name}_best_at_{best.step}"
-            path = folder / f"{title if kind == LORA else one_word(title)}.safetensors"
+            path = _host_folder(kind) / f"{title if kind == LORA else one_word(title)}.safetensors"
             if not path.exists():
                 write_atomic(path, file.read_bytes())
             places.append(path.name)
@@ -188,6 +196,21 @@ class TrainingRun:
 def embedding_folder() -> Path:
     """Where trained embeddings go: a folder in which `embedding:name` finds them by itself."""
     return Path(folder_paths.get_folder_paths("embeddings")[0])
+
+
+def _host_folder(kind: str) -> Path:
+    return lora_folder() if kind == LORA else embedding_folder()
+
+
+def _listed(kind: str, file: Path) -> Path:
+    """Where the host lists a file of the run, copied there from where the host does not look.
+
+    The command line may have saved it elsewhere, or the output folder have had another place.
+    """
+    folder = _host_folder(kind)
+    if file.parent.resolve() == folder.resolve():
+        return folder / file.name
+    return copied(file, folder / file.name)
 
 
 def _start(

@@ -167,8 +167,8 @@ class RunFolder:
         """
         if not self._writes:
             return
-        # Another process may ask from another working folder.
-        names = {kind: str(file.absolute()) for kind, file in files.items()}
+        # Another process may ask from another working folder; and paths come with `..` and links.
+        names = {kind: str(file.parent.resolve() / file.name) for kind, file in files.items()}
         told = {"step": step, "of": of, "files": names}
         write_atomic(self.path / "result.json", json.dumps(told, indent=2) + "\n")
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.newest
 
 DONE, PAUSED = 0, 3  # exit codes
-NAME, WHOLE = "to_and_fro", "never_left"
+NAME, WHOLE, ENDED = "to_and_fro", "never_left", "ended_here"
 SAMPLER = {"steps": 2, "guidance": 1.0, "sampler": "euler", "scheduler": "normal"}
 SETTINGS = {"rule": "nsync", "steps": 6, "batch": 2, "rank": 4, "alpha": 4.0, "seed": 5}
 PLAIN = {"preview_every": 0, "preview_prompt": "", "preview_steps": 1, "preview_guidance": 1.0}
@@ -25,7 +25,8 @@ PLAIN = {"preview_every": 0, "preview_prompt": "", "preview_steps": 1, "preview_
 
 @pytest.fixture(scope="session")
 def answers(in_host, base_directory):
-    """Two steps in the graph, two here, two in the graph; and six in the graph under a name."""
+    """Two steps in the graph, two here, two in the graph; six in the graph under a name; two in the
+    graph and the rest here, of a LoRA and an embedding."""
     from nsync.cli.main import main  # not for the host, which loads this module too
 
     base = base_directory
@@ -44,6 +45,11 @@ def answers(in_host, base_directory):
     file.write_text(yaml.safe_dump(told))
     model = ["--model.path", "tiny", "--model.device", "cpu"]
     codes = {"here": main(["train", str(run / "run.yaml"), *model])}
+    told_of_ended = yaml.safe_load((run.with_name(ENDED) / "run.yaml").read_text())
+    # As the run's file had it before it told of embeddings.
+    elsewhere = ["--embeddings", str(base / "output" / "embeddings")]
+    whole = [*model, *elsewhere, "--settings.pause_every", "0"]
+    codes["ended"] = main(["train", str(run.with_name(ENDED) / "run.yaml"), *whole])
     with redirect_stdout(StringIO()) as said:
         codes["dry"] = main(["negatives", str(file), *model, "--dry-run"])
     last = in_host(finish, timeout=590)
@@ -51,6 +57,7 @@ def answers(in_host, base_directory):
     codes["over"] = main(["train", str(run / "run.yaml"), *model])
     after = [path.stat().st_mtime_ns for path in sorted((run / "state").iterdir())]
     told = {"last": last, "codes": codes, "untouched": states == after, "run": run}
+    told["recipe"] = told_of_ended
     return first | told | {"dry": said.getvalue()}
 
 
@@ -59,19 +66,53 @@ def answers(in_host, base_directory):
 
 def begin(host):
     """The run's first two steps, and the run that never leaves; what the host calls layers."""
-    outcomes = [host.run(_graph(NAME, 2)), host.run(_graph(WHOLE, 0))]
+    outcomes = [host.run(_graph(NAME, 2)), host.run(_graph(WHOLE, 0)), host.run(_ended())]
     return {"errors": [one.error for one in outcomes], "names": _differing_names(host)}
 
 
 def finish(host):
-    """The run's last two steps; the command line's file in Load LoRA."""
+    """The run's last two steps; the command line's file in Load LoRA; what was ended there."""
     import trainer_graph
 
     tiny = host.module("nodes.tiny.model").load_tiny_base(host.module("nsync.tiny").BASE_FOLDER)
     loaded, missed = trainer_graph.load_lora(tiny[0], f"{NAME}_stopped_at_4.safetensors", tiny[1])
     patched = len(loaded[0].patches)
     outcome = host.run(_graph(NAME, 2))
-    return {"error": outcome.error, "missed": missed, "patched": patched}
+    found = {"error": outcome.error, "missed": missed, "patched": patched}
+    return found | {"ended": [_names(host), _names(host), _names(host, _by_a_detour)]}
+
+
+def _names(host, change=None):
+    """What the graph calls the files of the run that the command line ended, and whether it has
+    them; or its error."""
+    import folder_paths
+
+    if change:
+        change(host.base / "output/nsync/runs" / ENDED / "result.json")
+    outcome = host.run(_ended())
+    if outcome.error:
+        return outcome.error
+    lora, word = (outcome.outputs[node]["text"][0] for node in ("5", "6"))
+    files = lora, f"{word.removeprefix('embedding:')}.safetensors"
+    places = zip(("loras", "embeddings"), files, strict=True)
+    return [*files, *(folder_paths.get_full_path(*place) is not None for place in places)]
+
+
+def _by_a_detour(file):
+    """The LoRA's path as the command line wrote it before."""
+    told = json.loads(file.read_text())
+    told["files"]["lora"] = str(file.parent / "../../../loras" / f"{ENDED}.safetensors")
+    file.write_text(json.dumps(told))
+
+
+def _ended():
+    graph = _graph(ENDED, 2)
+    graph["4"]["inputs"] |= {"trains": "LoRA and embedding", "rule": "plain"}
+    shown = {"5": ["4", 3], "6": ["4", 5]}
+    return graph | {
+        node: {"class_type": "PreviewAny", "inputs": {"source": source}}
+        for node, source in shown.items()
+    }
 
 
 def _graph(name, pause):
@@ -187,7 +228,7 @@ def test_negatives_of_the_graph_are_not_painted_again(answers):
 
 
 def test_the_run_goes_there_and_back(answers):
-    assert answers["errors"] == ["", ""]
+    assert answers["errors"] == ["", "", ""]
     assert answers["codes"]["here"] == PAUSED
     assert answers["last"]["error"] == ""
     log = (answers["run"] / "log.jsonl").read_text().splitlines()
@@ -217,3 +258,15 @@ def test_load_lora_finds_every_layer_of_the_command_lines_file(answers):
     file = answers["run"].parents[2] / "loras" / f"{NAME}_stopped_at_4.safetensors"
     with safe_open(file, "pt") as lora:
         assert answers["last"]["patched"] == len(lora.keys()) / 3 > 0
+
+
+def test_the_graph_goes_on_with_a_run_that_ended_here(answers):
+    """By names under which the host finds the files, wherever they were saved, and each once."""
+    assert answers["codes"]["ended"] == DONE
+    found = [f"{ENDED}.safetensors", f"{ENDED}.safetensors", True, True]
+    assert answers["last"]["ended"] == [found, found, found]
+
+
+def test_the_runs_own_file_tells_where_the_host_looks_for_embeddings(answers):
+    embeddings = answers["run"].parents[3] / "models" / "embeddings"
+    assert answers["recipe"]["embeddings"] == str(embeddings)

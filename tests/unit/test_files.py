@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nsync.errors import InputError
-from nsync.files import atomic_path, numbered, remove_leftovers, write_atomic
+from nsync.files import atomic_path, copied, numbered, remove_leftovers, write_atomic
 
 
 def test_write_replaces_whole_file(tmp_path: Path) -> None:
@@ -98,3 +98,15 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     assert not any(path.exists() for path in left)
     assert all(path.exists() for path in kept)
     remove_leftovers(tmp_path / "not" / "there")
+
+
+def test_a_copy_takes_the_first_free_name_and_is_made_once(tmp_path: Path) -> None:
+    file, place = tmp_path / "new.safetensors", tmp_path / "there" / "a.safetensors"
+    file.write_text("new")
+    assert copied(file, place) == place
+    place.write_text("of another run")
+    second = place.with_name("a_00002.safetensors")
+    assert [copied(file, place), copied(file, place)] == [second, second]
+    assert place.read_text() == "of another run"
+    assert second.read_text() == "new"
+    assert sorted(place.parent.iterdir()) == [place, second]

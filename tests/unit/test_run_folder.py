@@ -165,6 +165,18 @@ def test_a_result_is_found_from_another_working_folder(
     assert run.finished(4, 4) == {"lora": tmp_path / "a.safetensors"}
 
 
+def test_a_result_is_told_by_its_place_without_detours(run: RunFolder, tmp_path: Path) -> None:
+    """A run's own file has its output folder as `../../..`; another door may go by a link."""
+    for folder in ("runs", "output"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "output")
+    made = tmp_path / "output" / "a.safetensors"
+    made.touch()
+    for way in (tmp_path / "runs" / ".." / "output", tmp_path / "link"):
+        run.finish(4, {"lora": way / made.name}, 4)
+        assert str(run.finished(4, 4)["lora"]) == str(made)
+
+
 def test_a_configuration_that_cannot_be_read_is_told(run: RunFolder) -> None:
     run.begin(CONFIG, 0)
     (run.path / "config.json").write_text("{")
