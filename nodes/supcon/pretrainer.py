@@ -140,7 +140,8 @@ class _Pretraining:
 
     def report(self, labels: Labels) -> str:
         """What the user may want to know of it."""
-        records, watch = RunFolder(self.folder).records(), CollapseWatch()
+        records = RunFolder(self.folder).records()
+        watch = CollapseWatch(labelled=self.settings.uses_labels)
         warnings = filter(None, map(watch.see, records))
         return "\n".join([self._precision(records), *warnings, *labels.notes])
 

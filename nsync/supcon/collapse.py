@@ -68,11 +68,16 @@ def inside(
 
 
 class CollapseWatch:
-    """Looks at the numbers of steps, and has one sentence for a run."""
+    """Looks at the numbers of steps, and has one sentence for a run.
 
-    def __init__(self) -> None:
+    Args:
+        labelled: whether labels have a part in the run. Where they have none it says nothing: a
+            young encoder may tell labels before all else by itself.
+    """
+
+    def __init__(self, *, labelled: bool) -> None:
         self._recent: deque[tuple[float, float]] = deque(maxlen=PATIENCE)
-        self._told = False
+        self._told = not labelled
 
     def see(self, values: Mapping[str, float]) -> str:
         """The warning when the mean of the last `PATIENCE` steps says so for the first time."""

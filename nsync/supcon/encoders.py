@@ -136,7 +136,11 @@ def check_words(encoders: Encoders, captions: Sequence[tuple[str, str]]) -> None
         InputError: it lists them.
     """
     check_captions(encoders, captions)
-    empty = [f"{name} ({caption!r})" for name, caption in captions if not encoders.tokens(caption)]
+    empty = [
+        f"{name} ({caption!r})"
+        for name, caption in captions
+        if caption.strip() and not encoders.tokens(caption)  # of none at all the labels' rules tell
+    ]
     if empty:
         more = ", ..." if len(empty) > _NAMED else ""
         got = f"{len(empty)} without: {', '.join(empty[:_NAMED])}{more}"

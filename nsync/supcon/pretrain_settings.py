@@ -106,6 +106,11 @@ class PretrainSettings:
         """Those of the contrastive terms."""
         return Weights(*(getattr(self, name) for name in Weights._fields))
 
+    @property
+    def uses_labels(self) -> bool:
+        """Whether labels have a part in the run at all."""
+        return self.contrast != NONE or self.class_mask
+
     def _something(self) -> Judgement:
         total = self.matching + self.words + (sum(self.weights) if self.contrast != NONE else 0)
         return "matching", "above 0, where no other loss has a weight", self.matching, total > 0

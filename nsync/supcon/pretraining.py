@@ -88,7 +88,7 @@ def pretrain(
         return result
 
     log, records = run.begin()
-    watch = _Watch(on_step, records)
+    watch = _Watch(on_step, CollapseWatch(labelled=settings.uses_labels), records)
     classifier = _classifier(settings, encoders, len(pairs.labels.names))
     modules = {ENCODERS: encoders} | ({CLASSIFIER: classifier} if classifier else {})
     weights = [w for module in modules.values() for w in module.parameters() if w.requires_grad]
@@ -227,14 +227,18 @@ class _Watch:
     def __init__(
         self,
         on_step: Callable[[StepReport], None] | None,
+        watch: CollapseWatch,
         records: Iterable[Mapping[str, float]],
     ) -> None:
-        self._on_step, self._watch = on_step, CollapseWatch()
+        self._on_step, self._watch = on_step, watch
+        self._seen: Mapping[str, float] | None = None
         for record in records:
             self._watch.see(record)
 
     def __call__(self, report: StepReport) -> None:
-        if warning := self._watch.see(report.values):
+        # Off the CPU numbers are read every few steps, and told again until then.
+        new, self._seen = report.values is not self._seen, report.values
+        if new and (warning := self._watch.see(report.values)):
             logger.warning("Step %d: %s", report.step, warning)
             report = replace(report, warning=report.warning or warning)
         if self._on_step:

@@ -80,14 +80,23 @@ def test_where_nothing_can_be_said_nothing_is_wrong():
 
 def test_the_watch_has_patience_and_one_sentence():
     bad, good = {SPREAD: 0.05, MATCHING: 0.98}, {SPREAD: 0.05, MATCHING: 0.4}
-    watch = CollapseWatch()
+    watch = CollapseWatch(labelled=True)
     assert [watch.see(bad) for _ in range(PATIENCE - 1)] == [""] * (PATIENCE - 1)
     assert watch.see({"loss": 1.0}) == ""
     assert watch.see(bad) == WARNING
     assert {watch.see(bad) for _ in range(3 * PATIENCE)} == {""}
     for values in (good, {SPREAD: 0.9, MATCHING: 1.0}):
-        watch = CollapseWatch()
+        watch = CollapseWatch(labelled=True)
         assert {watch.see(values) for _ in range(3 * PATIENCE)} == {""}
+
+
+def test_where_labels_have_no_part_there_is_nothing_to_warn_of():
+    watch = CollapseWatch(labelled=False)
+    assert {watch.see({SPREAD: 0.05, MATCHING: 0.98}) for _ in range(3 * PATIENCE)} == {""}
+    plain = PretrainSettings(contrast="none", class_mask=False)
+    assert not plain.uses_labels
+    assert replace(plain, class_mask=True).uses_labels
+    assert PretrainSettings().uses_labels
 
 
 @pytest.mark.parametrize("mask", [True, False], ids=["mask", "no mask"])
