@@ -121,6 +121,7 @@ class Study:
         encoder_width: numbers per feature.
         clip: sizes of GALIP's CLIP.
         pretraining: settings without what a cell decides; the four weights' sum is that of an arm.
+        clip_pretraining: likewise, of GALIP's CLIP.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Study:
     encoder_width: int
     clip: ClipSizes
     pretraining: PretrainSettings
+    clip_pretraining: PretrainSettings
 
     @property
     def arms(self) -> dict[str, Arm]:
@@ -173,9 +175,10 @@ class Study:
 
     def pretraining_settings(self, one: Pretraining) -> PretrainSettings:
         """What encoders are trained with."""
-        weights = pretraining_weights(one.use, sum(self.pretraining.weights))
+        given = self.clip_pretraining if one.encoders == CLIP else self.pretraining
+        weights = pretraining_weights(one.use, sum(given.weights))
         return replace(
-            self.pretraining,
+            given,
             **weights._asdict(),
             contrast=kind_of(one.use),
             seed=derive_seed(one.world.draws(one.seed), "pretraining"),

@@ -36,7 +36,7 @@ _COUNTS = {
 """The least and the usual of each."""
 _TOP = (
     "name", "families", "contrasts", "phases", "labels", "objects", "seeds", "styles", "clip",
-    "pretraining", "gan", *_COUNTS,
+    "pretraining", "clip_pretraining", "gan", *_COUNTS,
 )  # fmt: skip
 
 
@@ -58,7 +58,9 @@ class _Reader(Reader):
         if not self.known("study", data, _TOP):
             return None
         counts = {name: self.count(data, name, *limits) for name, limits in _COUNTS.items()}
-        usual = PretrainSettings()
+        pretraining = self.filled(
+            "pretraining", data.get("pretraining"), PretrainSettings(), _PRETRAINING
+        )
         study = Study(
             name=self.name("name", data.get("name")),
             families=self._families(data, counts),
@@ -69,7 +71,10 @@ class _Reader(Reader):
             seeds=self.numbers("seeds", data.get("seeds"), 0),
             styles=self.several("styles", data.get("styles"), tuple(STYLES)),
             clip=self.filled("clip", data.get("clip"), ClipSizes(), {}),
-            pretraining=self.filled("pretraining", data.get("pretraining"), usual, _PRETRAINING),
+            pretraining=pretraining,
+            clip_pretraining=self.filled(
+                "clip_pretraining", data.get("clip_pretraining"), pretraining, _PRETRAINING
+            ),
             **counts,
         )
         self._judge(study)
@@ -96,6 +101,7 @@ class _Reader(Reader):
     def _judge(self, study: Study) -> None:
         """What only whole values can be asked."""
         self._ask("pretraining", study.pretraining.check)
+        self._ask("clip_pretraining", study.clip_pretraining.check)
         for name, plan in study.families.items():
             self._ask(f"families.{name}.networks", plan.family.check)
             self._ask(f"families.{name}.gan", plan.settings.check)

@@ -33,7 +33,8 @@ def gan_inputs() -> list[io.Input]:
         *_preview_inputs(),
         *run_inputs(),
         _number("word_match_weight", _USUAL.word_match_weight, 100.0, "Weight of the text match by "
-        "words and regions, as AttnGAN and DM-GAN were published with (10); 0 leaves it out."),
+        "words and regions, as SSA-GAN (0.1), AttnGAN and DM-GAN (10) were published with; 0 has "
+        "none."),
     ]  # fmt: skip
 
 
