@@ -16,7 +16,7 @@ from ...nsync.checkpoint import export_learned
 from ...nsync.denoiser import SamplerSettings
 from ...nsync.errors import InputError
 from ...nsync.evaluation.watch import StyleWatch
-from ...nsync.files import copied, write_atomic
+from ...nsync.files import copied
 from ...nsync.learner import Learned
 from ...nsync.lora_file import LowRank, match_layers, read_lora
 from ...nsync.names import export_title, one_word
@@ -163,10 +163,8 @@ class TrainingRun:
         best, places = watch.best, []
         for kind, file in files.items():
             title = f"{self.folder.name}_best_at_{best.step}"
-            path = _host_folder(kind) / f"{title if kind == LORA else one_word(title)}.safetensors"
-            if not path.exists():
-                write_atomic(path, file.read_bytes())
-            places.append(path.name)
+            name = f"{title if kind == LORA else one_word(title)}.safetensors"
+            places.append(copied(file, _host_folder(kind) / name).name)
         return f"Best by style: step {best.step} ({best.style:.3f}), {', '.join(places)}"
 
     def export(self, learned: Learned, steps: int) -> dict[str, Path]:

@@ -61,13 +61,16 @@ def _kept(host, name):
 
 
 def watch_a_run(host):
-    """A run in one go, and the same one paused in between."""
+    """A run in one go, and the same one paused in between, where files of another run's are."""
+    loras = host.base / "output" / "loras"
+    loras.mkdir(parents=True, exist_ok=True)
+    for step in (2, 4, 6):
+        (loras / f"watched_paused_best_at_{step}.safetensors").write_text("of another run")
     whole = host.run(_graph(host, "watched"))
     first = host.run(_graph(host, "watched_paused", pause_every=3))
     other = {"captions": "a red ring"}
     refused = host.run(_graph(host, "watched_paused", other, pause_every=3))
     second = host.run(_graph(host, "watched_paused", pause_every=3))
-    loras = host.base / "output" / "loras"
     compared = host.run(_compared(host, "run:watched"))
     return {
         "arms": compared.error or len(compared.outputs["9"]["images"]),
@@ -76,6 +79,7 @@ def watch_a_run(host):
         "scores": [_scores(host, "watched"), _scores(host, "watched_paused")],
         "refused": refused.error,
         "text": whole.outputs["6"]["text"],
+        "paused text": second.outputs["6"]["text"],
         "shown": whole.outputs["6"]["images"],
         "kept": _kept(host, "watched"),
         "loras": sorted(path.name for path in loras.glob("watched*")),
@@ -140,6 +144,15 @@ def test_the_best_checkpoint_is_kept_and_named(answers):
     assert len(found["kept"]) <= 3
     assert found["arms"] == 1 + len(found["kept"])  # the base, and each checkpoint
     assert "run:name for a watched run's checkpoints; got 'run:gone'" in found["none"]
+
+
+def test_the_best_checkpoint_is_not_taken_from_another_run(answers):
+    found = answer(answers, watch_a_run)
+    [told] = [line for line in found["paused text"] if "Best by style" in line]
+    name = told.rpartition(" ")[2]
+    assert name.endswith("_00002.safetensors")
+    assert name in found["loras"]
+    assert not [one for one in found["loras"] if "_00003" in one]
 
 
 # --- ends -----------------------------------------------------------------------------------------
