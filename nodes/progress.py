@@ -19,6 +19,7 @@ from ..nsync.files import write_atomic
 from ..nsync.pictures.images import png, to_picture
 from ..nsync.runs.log import POSITIVE
 from ..nsync.runs.parts import StepReport
+from .host.adapter import HostDenoiser
 
 PREVIEW_SIDE = 512
 
@@ -113,13 +114,21 @@ class Previews:
 class HostStyleWatch(StyleWatch):
     """A style watch that a press on stop ends, and the training with it."""
 
+    _denoiser: HostDenoiser
+
     def look(self, done: int) -> dict[str, float]:
-        """See `StyleWatch.look`."""
+        """See `StyleWatch.look`.
+
+        Raises:
+            RuntimeError: the user pressed stop.
+        """
         try:
             return super().look(done)
         except InterruptProcessingException as error:
             interrupt_current_processing()  # heeded after the next step, where work is saved
             raise RuntimeError("stopped by the user") from error
+        finally:
+            self._denoiser.reload()  # an encoder may have taken its place
 
 
 def show_text(text: str, node_id: str | None) -> None:

@@ -114,6 +114,14 @@ class HostDenoiser:
             self._patcher, self._clip = socket, clip
             self._in_training = self._text_in_training = False
 
+    def reload(self) -> None:
+        """Have what is in training on its device again, if it is: who made room may have moved it.
+
+        Outside inference mode, since tensors made here may become weights.
+        """
+        if self._in_training:
+            load_whole(self._loaded)
+
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Pixels `[n, 3, h, w]` in 0..1 to latents `[n, c, ...]` in the model's scale, float32."""
         latents = []
@@ -270,7 +278,7 @@ class HostDenoiser:
             try:
                 yield
             finally:
-                load_whole(self._loaded)  # the VAE may have taken their place
+                self.reload()  # the VAE may have taken their place
 
     def _check_drawing(self, settings: SamplerSettings, size: tuple[int, int]) -> None:
         for name, known in (("sampler", KSampler.SAMPLERS), ("scheduler", KSampler.SCHEDULERS)):

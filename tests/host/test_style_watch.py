@@ -237,4 +237,41 @@ def test_stop_is_heeded_while_a_score_is_taken(answers):
     assert int(file.removesuffix(".safetensors").rpartition("_")[2]) < 8
 
 
-QUESTIONS = (watch_a_run, end_early, fail_while_scoring, stop_while_scoring)
+# --- a full card ----------------------------------------------------------------------------------
+
+
+def score_on_a_full_card(host):
+    """After each look, whether the model in training is loaded; the encoder had it moved out."""
+    import comfy.model_management as management
+
+    kind = host.module("nsync.evaluation.encoders").NetworkEncoder
+    watch = host.module("nodes.progress").HostStyleWatch
+    encode, look, moved, loaded = kind.encode, watch.look, [], []
+
+    def crowded(self, pictures, on_item=None):
+        moved.append(len(management.free_memory(1e30, management.get_torch_device())))
+        return encode(self, pictures, on_item)
+
+    def seen(self, done):
+        told = look(self, done)
+        ours = self._denoiser.network
+        models = [entry.model.model for entry in management.current_loaded_models]
+        loaded.append(any(getattr(one, "diffusion_model", None) is ours for one in models))
+        return told
+
+    kind.encode, watch.look = crowded, seen
+    try:
+        outcome = host.run(_graph(host, "watch_crowded", {"seed": 13}, steps=2))
+    finally:
+        kind.encode, watch.look = encode, look
+    return {"error": outcome.error, "moved": moved, "loaded": loaded}
+
+
+def test_a_model_that_made_room_for_an_encoder_is_loaded_again(answers):
+    found = answer(answers, score_on_a_full_card)
+    assert found["error"] == ""
+    assert any(found["moved"])
+    assert found["loaded"] == [True, True]
+
+
+QUESTIONS = (watch_a_run, end_early, fail_while_scoring, stop_while_scoring, score_on_a_full_card)
