@@ -108,16 +108,16 @@ class HostEncoder:
 
     def _working(self, work: Callable[[NetworkEncoder], Tensor]) -> Tensor:
         with torch.inference_mode(False):
-            if self._device.type != "cpu":
-                # Twice the weights: activations need room as well.
-                management.free_memory(2 * self._encoder.nbytes, self._device)
-                self._encoder.to(self._device, self._dtype)
+            if self._device.type == "cpu":
+                return work(self._encoder)
+            # Twice the weights: activations need room as well.
+            management.free_memory(2 * self._encoder.nbytes, self._device)
             try:
+                self._encoder.to(self._device, self._dtype)
                 return work(self._encoder)
             finally:
-                if self._device.type != "cpu":
-                    self._encoder.to("cpu")
-                    management.soft_empty_cache()
+                self._encoder.to("cpu")
+                management.soft_empty_cache()
 
 
 def _file(encoder: str, file: str, fetch: bool) -> Path:

@@ -187,6 +187,12 @@ class ClipEncoder(NetworkEncoder):
         return self
 
     @property
+    def nbytes(self) -> int:
+        """See `NetworkEncoder.nbytes`; the text tower's among them."""
+        text = () if self._text is None else self._text.parameters()
+        return super().nbytes + sum(value.nbytes for value in text)
+
+    @property
     def reads_texts(self) -> bool:
         """Whether there is a text tower."""
         return self._text is not None

@@ -205,6 +205,40 @@ def test_clip_judges_prompts_where_it_reads_texts(answers):
     assert alone["encoders"]["control"]["identity"] == both["encoders"]["control"]["identity"]
 
 
+# --- a full card ----------------------------------------------------------------------------------
+
+
+def run_out_of_memory(host):
+    """Where an encoder lies when it does not fit on the card: what is moved, in order."""
+    import comfy.model_management as management
+    import torch
+
+    nodes = host.module("nodes.evaluation.encoder")
+    encoder, moves = host.module("nsync.evaluation.loading").load_encoder("ruler"), []
+    made = nodes.HostEncoder(encoder, torch.float32)
+    made._device = torch.device("cuda")
+
+    def to(device, dtype=torch.float32):
+        moves.append(str(device))
+        if str(device) == "cuda":
+            raise torch.OutOfMemoryError
+
+    encoder.to = to
+    before = management.free_memory, management.soft_empty_cache
+    management.free_memory = lambda *asked: moves.append("room")
+    management.soft_empty_cache = lambda: moves.append("emptied")
+    try:
+        made.encode([torch.zeros(3, 64, 64, dtype=torch.uint8)])
+    except torch.OutOfMemoryError:
+        return moves
+    finally:
+        management.free_memory, management.soft_empty_cache = before
+
+
+def test_an_encoder_that_does_not_fit_is_taken_off_the_card(answers):
+    assert answer(answers, run_out_of_memory) == ["room", "cuda", "cpu", "emptied"]
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 
@@ -342,4 +376,4 @@ def test_an_embedding_written_anew_is_drawn_anew(answers):
     assert answer(answers, put_together)["prints"] == [True, False]
 
 
-QUESTIONS = (judge, judge_by_clip, refuse, put_together)
+QUESTIONS = (judge, judge_by_clip, run_out_of_memory, refuse, put_together)

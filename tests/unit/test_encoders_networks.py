@@ -174,6 +174,14 @@ def test_texts_of_a_file_with_both_towers(tmp_path):
     assert (columns(vectors) - expected("clip-l-14", "texts")).abs().max() < 1e-6
 
 
+def test_what_is_moved_is_counted_with_its_text_tower(tmp_path):
+    encoder = text_encoder(tmp_path)
+    alone = load_encoder("clip-l-14", published("clip-l-14", tmp_path))
+    text = sum(value.nbytes for value in encoder._text.parameters())
+    assert text > 0
+    assert encoder.nbytes == alone.nbytes + text
+
+
 def test_texts_of_a_separate_file(tmp_path):
     state = load_file(published("clip-l-14", tmp_path))
     pictures = {key: value for key, value in state.items() if key.startswith("visual.")}
