@@ -47,7 +47,7 @@ class ClipEncoders(nn.Module):
         tokenizer: of its words, as the JSON of a `tokenizers.Tokenizer` that puts the start and end
             tokens around a text.
         width: of the features; that of CLIP's space if None.
-        trains_towers: train CLIP itself too.
+        trains_towers: train CLIP itself too; an attribute as well.
 
     Raises:
         InputError: a tokenizer with more words than the model has.
@@ -75,7 +75,7 @@ class ClipEncoders(nn.Module):
         self.longest = config.text_config.max_position_embeddings
         self.clip = clip.requires_grad_(trains_towers)
         clip.logit_scale.requires_grad_(False)  # of CLIP's own loss; nothing here reads it
-        self._trains_towers = trains_towers
+        self.trains_towers = trains_towers
         self.project_images = _projection(config.projection_dim, self.width, "images")
         self.project_texts = _projection(config.projection_dim, self.width, "texts")
 
@@ -140,27 +140,50 @@ class ClipEncoders(nn.Module):
             "clip": _shapes(self.clip.config),
             "tokenizer": self._json,
             "width": self.width,
-            "trains_towers": self._trains_towers,
+            "trains_towers": self.trains_towers,
         }
 
     def train(self, mode: bool = True) -> "ClipEncoders":
         """As for every module; frozen towers stay in evaluation mode."""
         super().train(mode)
-        self.clip.train(mode and self._trains_towers)
+        self.clip.train(mode and self.trains_towers)
         return self
 
     def images(self, pixels: Tensor) -> Pictures:
         """See `Encoders.images`; the regions are CLIP's patches."""
+        tokens = self.project_images(self.compared_pictures(pixels))
+        return Pictures(tokens[:, 0], tokens[:, 1:])
+
+    def compared_pictures(self, pixels: Tensor) -> Tensor:
+        """What is projected: `[n, 1 + r, p]` in CLIP's own space, the whole and then its patches.
+
+        Raises:
+            InputError: see `Encoders.images`.
+        """
         pixels = fitted(self, pixels)
         mean, deviation = (pixels.new_tensor(v)[:, None, None] for v in (MEAN, DEVIATION))
         tower = self.clip.vision_model
         states = tower(pixel_values=(pixels / 2 + 0.5 - mean) / deviation).last_hidden_state
-        compared = self.clip.visual_projection(tower.post_layernorm(states))
-        tokens = self.project_images(compared)
-        return Pictures(tokens[:, 0], tokens[:, 1:])
+        return self.clip.visual_projection(tower.post_layernorm(states))
 
     def texts(self, captions: Sequence[str]) -> Words:
         """See `Encoders.texts`; the words are CLIP's tokens without start and end."""
+        compared, ends = self._compared(captions)
+        tokens = self.project_texts(compared)
+        columns = tokens.shape[1]
+        mask = torch.arange(1, columns - 1, device=ends.device) < ends[:, None]
+        return Words(_at(tokens, ends), tokens[:, 1:-1] * mask[..., None], mask)
+
+    def compared_sentences(self, captions: Sequence[str]) -> Tensor:
+        """What is projected: `[n, p]` in CLIP's own space.
+
+        Raises:
+            InputError: see `Encoders.texts`.
+        """
+        return _at(*self._compared(captions))
+
+    def _compared(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Tokens `[n, l, p]` and where each text ends."""
         check_captions(self, ((repr(caption), caption) for caption in captions))
         rows = [self._numbers(caption) for caption in captions]
         columns = max(3, *map(len, rows))  # start and end, and at least one between them
@@ -170,10 +193,7 @@ class ClipEncoders(nn.Module):
         ends = torch.tensor([len(row) - 1 for row in rows], device=device)
         numbers = torch.tensor(padded, device=device)
         states = self.clip.text_model(input_ids=numbers).last_hidden_state
-        tokens = self.project_texts(self.clip.text_projection(states))
-        sentence = tokens[torch.arange(len(rows), device=device), ends]
-        mask = torch.arange(1, columns - 1, device=device) < ends[:, None]
-        return Words(sentence, tokens[:, 1:-1] * mask[..., None], mask)
+        return self.clip.text_projection(states), ends
 
     def tokens(self, caption: str) -> int:
         """How many tokens a text takes, start and end among them."""
@@ -199,6 +219,10 @@ def read_tokenizer(folder: Path) -> str:
         rule = "a folder with CLIP's vocab.json and merges.txt"
         raise InputError("tokenizer", rule, f"{str(folder)!r} ({error})") from error
     return words.backend_tokenizer.to_str()
+
+
+def _at(tokens: Tensor, ends: Tensor) -> Tensor:
+    return tokens[torch.arange(len(tokens), device=tokens.device), ends]
 
 
 def _shapes(config: CLIPConfig) -> dict[str, Any]:

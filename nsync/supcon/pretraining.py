@@ -25,6 +25,7 @@ from .encoders import Encoders, check_words, device_of, identity, warn_of_unknow
 from .learner import ModuleLearner, ModulesLearned
 from .pairs import LabelledPairs, draw_rows, numbered, read_pairs, split
 from .pretrain_settings import PretrainSettings
+from .reading import Reader, reader
 from .retrieval import retrieval
 from .words import word_matching
 
@@ -87,6 +88,7 @@ def pretrain(
     if result := run.result():
         return result
 
+    read = reader(encoders, trained_on, in_parts=bool(settings.words), on_item=on_item)
     log, records = run.begin()
     watch = _Watch(on_step, CollapseWatch(labelled=settings.uses_labels), records)
     classifier = _classifier(settings, encoders, len(pairs.labels.names))
@@ -108,7 +110,7 @@ def pretrain(
         for step in range(run.begun, settings.steps):
             with learner.attempt() as attempt:
                 rows = draw_rows(trained_on.labels.tensor, settings.batch, settings.seed, step)
-                seen = _losses(settings, encoders, classifier, trained_on, [*rows[0], *rows[1]])
+                seen = _losses(settings, read, classifier, trained_on, [*rows[0], *rows[1]])
                 factor = settings.factor(step)
                 seen["norm"] = learner.update("all", seen["loss"], factor, _CLIP_NORM)
                 known = {"rate": settings.learning_rate * factor}
@@ -178,7 +180,7 @@ def _classifier(settings: PretrainSettings, encoders: Encoders, classes: int) ->
 
 def _losses(
     settings: PretrainSettings,
-    encoders: Encoders,
+    read: Reader,
     classifier: nn.Module | None,
     pairs: LabelledPairs,
     rows: list[int],
@@ -188,9 +190,9 @@ def _losses(
     Args:
         rows: of branch 1, then as many of branch 2. Both go through the encoders together.
     """
-    device, captions = device_of(encoders), pairs.texts(rows)
-    images, regions = encoders.images(pairs.pixels(rows).to(device))
-    texts, words, mask = encoders.texts(captions)
+    images, regions = read.images(rows)
+    texts, words, mask = read.texts(rows)
+    device, captions = images.device, pairs.texts(rows)
     labels = pairs.labels.rows(rows).to(device)
     spared = _spared(settings, labels, captions).to(device)
     branches = zip(*(part.chunk(2) for part in (images, texts, spared)), strict=True)
