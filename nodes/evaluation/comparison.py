@@ -1,12 +1,9 @@
 """The Style Comparison node: the same prompts and seeds, drawn without and with each LoRA."""
 
 from collections.abc import Callable, Iterator
-from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
 
 import comfy.utils
-import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
@@ -17,17 +14,15 @@ from ...nsync.errors import InputError
 from ...nsync.evaluation.drawing import Comparison, arm_of
 from ...nsync.evaluation.grid import grid
 from ...nsync.style_set import DEFAULT_TEMPLATE, check_template
-from ..folders import run_folder
 from ..host.adapter import HostDenoiser
 from ..host.lora import apply_lora
 from ..progress import on_picture
 from ..prompts import prompt_lines
 from ..sampling import sampling_inputs
 from ..sockets import ArmsSocket
+from .learned import EMBEDDING_LINE, checked, file_of, fingerprint, titles
 
 BASE = "base"
-_EMBEDDING, _RUN = "embedding:", "run:"
-_CHECKPOINT = "lora.safetensors"
 
 
 class StyleComparison(io.ComfyNode):
@@ -58,9 +53,7 @@ class StyleComparison(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, loras: str | None, **_: object) -> str:
         """Changes when a file that a line names is written anew."""
-        files = [_embedding(name) or _file(name) for name in _names(loras or "")]
-        there = filter(_is_there, files)
-        return ",".join(f"{file} {file.stat().st_mtime_ns}" for file in there)
+        return fingerprint(loras or "")
 
     @classmethod
     def execute(
@@ -93,11 +86,12 @@ class StyleComparison(io.ComfyNode):
             sampler=SamplerSettings(steps, guidance, sampler, scheduler),
             drift=drift,
         )
-        names = [BASE, *_checked(loras)]
+        names = [BASE, *checked(loras)]
         on_item, arms = on_picture(), []
-        for denoiser, name, word in _models(model, clip, vae, names, token):
+        models = _models(model, clip, vae, names, token)
+        for title, (denoiser, word) in zip(titles(names), models, strict=True):
             told = partial(_told, on_item, len(arms), len(names))
-            arms.append(arm_of(comparison, denoiser, name, word, told))
+            arms.append(arm_of(comparison, denoiser, title, word, told))
         pictures = [picture for arm in arms for picture in arm.pictures]
         shown = torch.from_numpy(grid(arms)).float()[None] / 255
         return io.NodeOutput(tuple(arms), shown, [_image(picture) for picture in pictures])
@@ -110,76 +104,14 @@ def _told(on_item: Callable[[int, int], None], arm: int, arms: int, done: int, t
 
 def _models(
     model: ModelPatcher, clip: CLIP, vae: VAE, names: list[str], token: str
-) -> Iterator[tuple[HostDenoiser, str, str]]:
-    """Each arm's model, its name, and the word that stands for the style in its prompts."""
+) -> Iterator[tuple[HostDenoiser, str]]:
+    """Each arm's model, and the word that stands for the style in its prompts."""
     for name in names:
-        if name == BASE or name.startswith(_EMBEDDING):
-            word = name if name.startswith(_EMBEDDING) else token
-            yield HostDenoiser(model, clip, vae), name.removeprefix(_EMBEDDING), word
+        if name == BASE or name.startswith(EMBEDDING_LINE):
+            yield HostDenoiser(model, clip, vae), token if name == BASE else name
             continue
-        tensors = comfy.utils.load_torch_file(str(_file(name)), safe_load=True)
-        title = name.removeprefix(_RUN) if name.startswith(_RUN) else Path(name).stem
-        yield HostDenoiser(*apply_lora(model, clip, tensors), vae), title, token
-
-
-def _checked(loras: str) -> list[str]:
-    """The files and embeddings that the lines name.
-
-    Raises:
-        InputError: a line names no file.
-    """
-    names = _names(loras)
-    embeddings = map(Path, folder_paths.get_filename_list("embeddings"))
-    known = {f"{_EMBEDDING}{file.with_suffix('').as_posix()}" for file in embeddings}
-    missing = [name for name in names if name not in known and not _is_there(_file(name))]
-    if missing:
-        raise InputError(
-            "loras",
-            "names of LoRA files as Load LoRA lists them, one a line (* stands for any letters), "
-            "embedding:name, or run:name for a watched run's checkpoints",
-            ", ".join(map(repr, missing)),
-            "Press R in the page if a file is new.",
-        )
-    return names
-
-
-def _names(loras: str) -> list[str]:
-    """What the lines name, one by one; a line that names nothing stays as it is."""
-    known = folder_paths.get_filename_list("loras")
-    names = []
-    for line in filter(None, map(str.strip, loras.splitlines())):
-        if line.startswith(_RUN):
-            folders = (run_folder(line.removeprefix(_RUN)) / "scores").glob("step_*")
-            kept = sorted(place.name for place in folders if (place / _CHECKPOINT).exists())
-            names += [f"{line}/{place}" for place in kept] or [line]
-        else:
-            names += [name for name in known if fnmatchcase(name, line)] or [line]
-    return names
-
-
-def _file(name: str) -> Path | None:
-    """The file of a LoRA that the host lists, or of a run's checkpoint; nothing else's."""
-    if name.startswith(_RUN):
-        run, _, step = name.removeprefix(_RUN).partition("/")
-        return run_folder(run) / "scores" / step / _CHECKPOINT
-    if name not in folder_paths.get_filename_list("loras"):
-        return None
-    return Path(folder_paths.get_full_path_or_raise("loras", name))
-
-
-def _embedding(name: str) -> Path | None:
-    """The file of an embedding that the host lists."""
-    if not name.startswith(_EMBEDDING):
-        return None
-    wanted = name.removeprefix(_EMBEDDING)
-    listed = folder_paths.get_filename_list("embeddings")
-    files = (file for file in listed if Path(file).with_suffix("").as_posix() == wanted)
-    found = next(files, None)
-    return found and Path(folder_paths.get_full_path_or_raise("embeddings", found))
-
-
-def _is_there(file: Path | None) -> bool:
-    return file is not None and file.is_file()
+        tensors = comfy.utils.load_torch_file(str(file_of(name)), safe_load=True)
+        yield HostDenoiser(*apply_lora(model, clip, tensors), vae), token
 
 
 def caption_lines(text: str) -> tuple[str, ...]:

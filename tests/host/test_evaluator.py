@@ -366,6 +366,36 @@ def put_together(host):
     return {"names": names, "prints": [prints[0] == prints[1], prints[1] == prints[2]]}
 
 
+def call_arms(host):
+    """What the arms of lines are called, where files have names in common; one graph of them."""
+    import shutil
+
+    import folder_paths
+
+    _make_lora(host)
+    loras = host.base / "output" / "loras"
+    copies = ("alike/half", "other/half", "alike/one", "alike/base", "alike/word")
+    for name in copies:
+        (loras / name).parent.mkdir(exist_ok=True)
+        shutil.copy(loras / "half.safetensors", loras / f"{name}.safetensors")
+    folder_paths.filename_list_cache.clear()
+    lines = ["alike/*", "other/half.safetensors", "alike/one.safetensors", "embedding:word"]
+    asked = {"loras": "\n".join(lines), "captions": "a red circle", "steps": 1}
+    outcome = host.run(_graph(host, comparison=asked, evaluator={"candidate": "one"}))
+    shutil.rmtree(loras / "alike"), shutil.rmtree(loras / "other")
+    folder_paths.filename_list_cache.clear()
+    return outcome.error or [
+        arm["name"] for arm in json.loads(outcome.outputs["6"]["text"][0])["arms"]
+    ]
+
+
+def test_arms_of_files_with_one_name_are_told_apart(answers):
+    """And a file that two lines name is drawn once."""
+    alike = ["alike/base.safetensors", "alike/half.safetensors", "alike/word.safetensors"]
+    names = ["one", "base", *alike, "other/half.safetensors", "embedding:word"]
+    assert answer(answers, call_arms) == names
+
+
 def test_bases_drawn_alike_are_one_arm(answers):
     names = answer(answers, put_together)["names"]
     assert names["alike"] == ["base", "a", "b"]
@@ -376,4 +406,4 @@ def test_an_embedding_written_anew_is_drawn_anew(answers):
     assert answer(answers, put_together)["prints"] == [True, False]
 
 
-QUESTIONS = (judge, judge_by_clip, run_out_of_memory, refuse, put_together)
+QUESTIONS = (judge, judge_by_clip, run_out_of_memory, refuse, put_together, call_arms)
