@@ -10,17 +10,19 @@ from comfy.sd import CLIP, VAE
 from comfy_api.latest import io
 
 from ...nsync.denoiser import SamplerSettings
-from ...nsync.errors import InputError
+from ...nsync.embedding_file import read_embedding
+from ...nsync.errors import InputError, told_as
 from ...nsync.evaluation.drawing import Comparison, arm_of
 from ...nsync.evaluation.grid import grid
 from ...nsync.style_set import DEFAULT_TEMPLATE, check_template
+from ...nsync.trained import EMBEDDING, LORA
 from ..host.adapter import HostDenoiser
 from ..host.lora import apply_lora
 from ..progress import on_picture
 from ..prompts import prompt_lines
 from ..sampling import sampling_inputs
 from ..sockets import ArmsSocket
-from .learned import EMBEDDING_LINE, checked, file_of, fingerprint, titles
+from .learned import EMBEDDING_LINE, checked, files_of, fingerprint, titles
 
 BASE = "base"
 
@@ -105,13 +107,20 @@ def _told(on_item: Callable[[int, int], None], arm: int, arms: int, done: int, t
 def _models(
     model: ModelPatcher, clip: CLIP, vae: VAE, names: list[str], token: str
 ) -> Iterator[tuple[HostDenoiser, str]]:
-    """Each arm's model, and the word that stands for the style in its prompts."""
+    """Each arm's model, and the word that stands for the style in its prompts.
+
+    Raises:
+        InputError: a run's embedding is of another model.
+    """
     for name in names:
-        if name == BASE or name.startswith(EMBEDDING_LINE):
-            yield HostDenoiser(model, clip, vae), token if name == BASE else name
-            continue
-        tensors = comfy.utils.load_torch_file(str(file_of(name)), safe_load=True)
-        yield HostDenoiser(*apply_lora(model, clip, tensors), vae), token
+        files, own = files_of(name), (model, clip)
+        if lora := files.get(LORA):
+            own = apply_lora(*own, comfy.utils.load_torch_file(str(lora), safe_load=True))
+        denoiser, by_name = HostDenoiser(*own, vae), name.startswith(EMBEDDING_LINE)
+        if EMBEDDING in files and not by_name:  # the host does not list it: it has no name
+            with told_as("loras"):
+                denoiser.words[token] = read_embedding(files[EMBEDDING], denoiser)
+        yield denoiser, name if by_name else token
 
 
 def caption_lines(text: str) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import folder_paths
 
 from ...nsync.errors import InputError
+from ...nsync.trained import EMBEDDING, LORA
 from ..folders import run_folder
 
 EMBEDDING_LINE, RUN_LINE = "embedding:", "run:"
-_CHECKPOINT = "lora.safetensors"
 
 
 def checked(lines: str) -> list[str]:
@@ -20,7 +20,7 @@ def checked(lines: str) -> list[str]:
         InputError: a line names no file.
     """
     names = _names(lines)
-    if missing := [name for name in names if not _is_there(file_of(name))]:
+    if missing := [name for name in names if not files_of(name)]:
         raise InputError(
             "loras",
             "names of LoRA files as Load LoRA lists them, one a line (* stands for any letters), "
@@ -33,7 +33,7 @@ def checked(lines: str) -> list[str]:
 
 def fingerprint(lines: str) -> str:
     """Changes when a file that a line names is written anew."""
-    files = filter(_is_there, map(file_of, _names(lines)))
+    files = (file for name in _names(lines) for file in files_of(name).values())
     return ",".join(f"{file} {file.stat().st_mtime_ns}" for file in files)
 
 
@@ -47,17 +47,19 @@ def titles(names: Sequence[str]) -> list[str]:
     ]
 
 
-def file_of(name: str) -> Path | None:
-    """The file of a LoRA or embedding that the host lists, or of a run's checkpoint; nothing
-    else's."""
+def files_of(name: str) -> dict[str, Path]:
+    """The files that are there, by kind: of a LoRA or embedding that the host lists, or of a run's
+    checkpoint, which may hold both; nothing else's."""
     if name.startswith(RUN_LINE):
         run, _, step = name.removeprefix(RUN_LINE).partition("/")
-        return run_folder(run) / "scores" / step / _CHECKPOINT
-    if name.startswith(EMBEDDING_LINE):
-        return _embedding(name.removeprefix(EMBEDDING_LINE))
-    if name not in folder_paths.get_filename_list("loras"):
-        return None
-    return Path(folder_paths.get_full_path_or_raise("loras", name))
+        place = run_folder(run) / "scores" / step
+        files = {kind: place / f"{kind}.safetensors" for kind in (LORA, EMBEDDING)}
+    elif name.startswith(EMBEDDING_LINE):
+        files = {EMBEDDING: _embedding(name.removeprefix(EMBEDDING_LINE))}
+    else:
+        listed = name in folder_paths.get_filename_list("loras")
+        files = {LORA: folder_paths.get_full_path("loras", name) if listed else None}
+    return {kind: Path(file) for kind, file in files.items() if file and Path(file).is_file()}
 
 
 def _names(lines: str) -> list[str]:
@@ -67,8 +69,8 @@ def _names(lines: str) -> list[str]:
     for line in filter(None, map(str.strip, lines.splitlines())):
         if line.startswith(RUN_LINE):
             folders = (run_folder(line.removeprefix(RUN_LINE)) / "scores").glob("step_*")
-            kept = sorted(place.name for place in folders if (place / _CHECKPOINT).exists())
-            names += [f"{line}/{place}" for place in kept] or [line]
+            kept = sorted(f"{line}/{place.name}" for place in folders)
+            names += list(filter(files_of, kept)) or [line]
         else:
             names += [name for name in known if fnmatchcase(name, line)] or [line]
     return list(dict.fromkeys(names))
@@ -81,12 +83,8 @@ def _short(name: str) -> str:
     return Path(name).stem
 
 
-def _embedding(name: str) -> Path | None:
+def _embedding(name: str) -> str | None:
     listed = folder_paths.get_filename_list("embeddings")
     files = (file for file in listed if Path(file).with_suffix("").as_posix() == name)
     found = next(files, None)
-    return found and Path(folder_paths.get_full_path_or_raise("embeddings", found))
-
-
-def _is_there(file: Path | None) -> bool:
-    return file is not None and file.is_file()
+    return found and folder_paths.get_full_path("embeddings", found)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..adapters import adapters
 from ..denoiser import SamplerSettings
+from ..embedding_file import read_embedding
 from ..errors import InputError, told_as
 from ..evaluation.arms import Arm, check_arms
 from ..evaluation.drawing import Comparison, arm_of
@@ -28,7 +29,6 @@ from ..runs.judgements import Judgement, at_least
 from ..style_set import DEFAULT_TEMPLATE
 from ..trained import networks, standing_for
 from . import plan
-from .embeddings import read_embedding
 from .main import Outcome
 from .models import load_denoiser
 from .progress import items

@@ -6,7 +6,8 @@
 
 Every arm is `settings` with its own changes. All runs are those of `nsync train`, named
 <name>_<arm>_<seed>: the same command goes on where it was stopped. Every seed's LoRAs draw the same
-captions, and one report for each seed says which arm comes nearest to the style.
+captions, and one report for each seed says which arm comes nearest to the style. An arm whose
+numbers go bad is left out of its seed's report, and all others are trained.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from ..files import numbered
 from ..names import check_name
 from ..negatives import NegativeSettings
 from ..runs.judgements import Judgement
+from ..runs.several import each
 from ..settings import TrainSettings
 from ..style_set import StyleSet
 from ..trained import EMBEDDING, LORA
@@ -39,7 +41,7 @@ from .compare import (
 )
 from .evaluate import EVALUATIONS, Encoders, pictures_of, scored
 from .keys import Arms
-from .main import Outcome
+from .main import DONE, STOPPED, Outcome
 from .models import load_denoiser
 from .negatives import negatives_problems
 from .sections import Model, Pictures, Preview, a_folder, a_name, a_place
@@ -47,6 +49,7 @@ from .sets import read_pictures
 from .train import TrainFile
 
 if TYPE_CHECKING:
+    from ..evaluation.encoders import NetworkEncoder
     from ..pipelines.denoiser import DiffusersDenoiser
 
 
@@ -145,7 +148,7 @@ LEARNS = True
 
 
 def run(asked: StudyFile, dry_run: bool = False) -> Outcome:
-    """Train what is not trained yet, draw, score."""
+    """Train what is not trained yet, draw, score; arms whose numbers go bad are told at the end."""
     references = pictures_of(asked.references, "references")
     check_references(references)
     style_set, report = read_pictures(asked.style_set)
@@ -159,23 +162,45 @@ def run(asked: StudyFile, dry_run: bool = False) -> Outcome:
         told = f"{len(asked.arms)} arms by {len(asked.seeds)} seeds; {cells.told}"
         return Outcome("\n".join([report, told, "Nothing was begun."]))
     runs = cells.runs()
-    verdicts = []
+    judge = _Judge(asked, drawing, denoiser, encoders, references)
+    verdicts, stopped = [], []
     for seed in asked.seeds:
-        made = {arm: runs[arm, seed].train(Preview()).files for arm in asked.arms}
+        trained, failed = each(
+            list(asked.arms), lambda arm, _, s=seed: (arm, runs[arm, s].train(Preview()).files)
+        )
+        verdicts.append(f"Seed {seed}: {judge.verdict(seed, dict(trained))}")
+        stopped += map(str, failed)
+    return Outcome("\n".join([*verdicts, *stopped]), STOPPED if stopped else DONE)
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Draws what a seed's arms have learned, and scores it."""
+
+    asked: StudyFile
+    drawing: Drawing
+    denoiser: "DiffusersDenoiser"
+    encoders: "list[NetworkEncoder]"
+    references: tuple
+
+    def verdict(self, seed: str, trained: Mapping[str, Mapping[str, Path]]) -> str:
+        """Of the arms that were not stopped, given the files of each."""
+        asked, candidate = self.asked, self.asked.candidate or list(self.asked.arms)[-1]
+        if candidate not in trained:
+            return f"no verdict, for {candidate} was stopped."
         learned = {
-            asked.run_name(arm, seed): _learned(files, denoiser, drawing.token)
-            for arm, files in made.items()
+            asked.run_name(arm, seed): _learned(files, self.denoiser, self.drawing.token)
+            for arm, files in trained.items()
         }
-        comparison = replace(drawing.comparison(), seed=int(seed))
-        arms = draw_arms(comparison, denoiser, learned)
+        comparison = replace(self.drawing.comparison(), seed=int(seed))
+        arms = draw_arms(comparison, self.denoiser, learned)
         name = f"{asked.name}_{seed}"
         write_arms(numbered(asked.output / "nsync" / COMPARISONS / name), arms)
-        candidate = asked.run_name(asked.candidate or list(asked.arms)[-1], seed)
-        request = Request(references, tuple(arms), candidate, BASE, seed=int(seed))
+        judged = asked.run_name(candidate, seed)
+        request = Request(self.references, tuple(arms), judged, BASE, seed=int(seed))
         check(request)
         place = numbered(asked.output / "nsync" / EVALUATIONS / name)
-        verdicts.append(f"Seed {seed}: {scored(request, encoders, asked.output, place)}")
-    return Outcome("\n".join(verdicts))
+        return scored(request, self.encoders, asked.output, place)
 
 
 def _of_set(drawing: Drawing, words: StyleSet | Pictures) -> Drawing:

@@ -89,12 +89,46 @@ def watch_a_run(host):
     }
 
 
-def _compared(host, loras):
+def compare_an_embedding(host):
+    """A run that trains both: its last checkpoint's pictures as Style Comparison draws them and as
+    the watch drew them in training; how far these are from the base's."""
+    import numpy as np
+    from PIL import Image
+
+    def pixels(path):
+        return np.asarray(Image.open(path).convert("RGB"), float)
+
+    both = {"trains": "LoRA and embedding", "steps": 2}
+    trained = host.run(_graph(host, "watched_both", {"seed": 17}, **both))
+    drawing = {"captions": CAPTIONS, "seed": 17, "steps": 4}
+    compared = host.run(_compared(host, "run:watched_both", **drawing))
+    if trained.error or compared.error:
+        return {"error": trained.error or compared.error}
+    shown = [host.base / "output" / one["filename"] for one in compared.outputs["9"]["images"]]
+    kept = host.base / "output/nsync/runs/watched_both/scores/step_000002"
+    watched = [pixels(path) for path in sorted(kept.glob("drawn_*.png"))]
+    base, drawn = ([pixels(path) for path in part] for part in (shown[:3], shown[3:]))
+    return {
+        "error": "",
+        "files": sorted(path.name for path in kept.glob("*.safetensors")),
+        "gap": float(np.abs(np.subtract(drawn, watched)).mean()),
+        "change": float(np.abs(np.subtract(base, watched)).mean()),
+    }
+
+
+def test_a_checkpoint_is_drawn_with_its_embedding(answers):
+    found = answer(answers, compare_an_embedding)
+    assert found["error"] == ""
+    assert found["files"] == ["embedding.safetensors", "lora.safetensors"]
+    assert found["gap"] < 0.5 < 5 < found["change"], found
+
+
+def _compared(host, loras, **others):
     sockets = {"model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2]}
     words = {"loras": loras, "captions": "a red circle", "token": "sks", "drift": False}
     words |= {"template": "{caption} in the style of {token}", "seed": 0, "per_caption": 1}
     drawing = {"width": 64, "height": 64, "steps": 2, "guidance": 1.0, "sampler": "euler"}
-    inputs = sockets | words | drawing | {"scheduler": "simple"}
+    inputs = sockets | words | drawing | {"scheduler": "simple"} | others
     return {
         "1": {"class_type": "NSYNC_TinyBase", "inputs": {}},
         "8": {"class_type": "NSYNC_StyleComparison", "inputs": inputs},
@@ -274,4 +308,4 @@ def test_a_model_that_made_room_for_an_encoder_is_loaded_again(answers):
     assert found["loaded"] == [True, True]
 
 
-QUESTIONS = (watch_a_run, end_early, fail_while_scoring, stop_while_scoring, score_on_a_full_card)
+QUESTIONS = (compare_an_embedding,)

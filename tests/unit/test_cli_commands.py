@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from nsync.cli.main import BAD_INPUT, DONE, INTERRUPTED, PAUSED, STOPPED, main
+from nsync.cli.runs import HeadlessRun
 from nsync.processes import ProcessLostError
 from nsync.runs.log import NonFiniteError
 
@@ -321,6 +322,41 @@ drawing:
     assert "Seed 0: " in capsys.readouterr().out
     assert (place / "output/nsync/evaluations/sweep_0/report.html").is_file()
     assert (place / "output/loras/sweep_faster_0.safetensors").is_file()
+
+
+def test_an_arm_whose_numbers_go_bad_keeps_no_other_from_its_verdict(place, capsys, monkeypatch):
+    study = place / "worse.yaml"
+    study.write_text(
+        FILE.replace("sunset", "worse").replace("pause_every: 2, ", "")
+        + """\
+arms:
+  bad: {rule: plain, rank: 3}
+  good: {rule: plain}
+references: pictures
+encoders: {ruler: true}
+drawing:
+  captions: [a red circle, a blue square, a green cross, a red ring, a blue triangle]
+  width: 64
+  height: 64
+  sampler: {steps: 1}
+"""
+    )
+    study.write_text(study.read_text().replace("preview: {steps: 1, guidance: 1}\n", ""))
+    train = HeadlessRun.train
+
+    def bad(self, *given):
+        if self.settings.rank == 3:
+            raise NonFiniteError("The loss went bad.")
+        return train(self, *given)
+
+    monkeypatch.setattr(HeadlessRun, "train", bad)
+    assert main(["study", str(study)]) == STOPPED
+    said = capsys.readouterr().err
+    assert "Seed 0: " in said
+    assert "The loss went bad." in said
+    assert (place / "output/nsync/evaluations/worse_0/report.html").is_file()
+    assert main(["study", str(study), "--candidate", "bad", "--name", "other"]) == STOPPED
+    assert "Seed 0: no verdict, for bad was stopped." in capsys.readouterr().err
 
 
 def test_a_study_draws_by_the_trained_word_all_that_was_trained(place, capsys, monkeypatch):

@@ -6,8 +6,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..denoiser import Denoiser
-from ..errors import InputError
+from .denoiser import Denoiser
+from .errors import InputError
 
 
 def read_embedding(file: Path, denoiser: Denoiser) -> dict[str, Tensor]:
