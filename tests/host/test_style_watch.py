@@ -113,13 +113,23 @@ def compare_an_embedding(host):
         "files": sorted(path.name for path in kept.glob("*.safetensors")),
         "gap": float(np.abs(np.subtract(drawn, watched)).mean()),
         "change": float(np.abs(np.subtract(base, watched)).mean()),
+        "alone": _embedding_alone(host),
     }
+
+
+def _embedding_alone(host):
+    """The arms of a run that trains an embedding and nothing else, or its error."""
+    alone = {"trains": "embedding", "steps": 2}
+    trained = host.run(_graph(host, "watched_alone", {"seed": 19}, **alone))
+    compared = host.run(_compared(host, "run:watched_alone"))
+    return trained.error or compared.error or len(compared.outputs["9"]["images"])
 
 
 def test_a_checkpoint_is_drawn_with_its_embedding(answers):
     found = answer(answers, compare_an_embedding)
     assert found["error"] == ""
     assert found["files"] == ["embedding.safetensors", "lora.safetensors"]
+    assert found["alone"] == 2  # the base, and the checkpoint
     assert found["gap"] < 0.5 < 5 < found["change"], found
 
 
@@ -308,4 +318,11 @@ def test_a_model_that_made_room_for_an_encoder_is_loaded_again(answers):
     assert found["loaded"] == [True, True]
 
 
-QUESTIONS = (compare_an_embedding,)
+QUESTIONS = (
+    watch_a_run,
+    compare_an_embedding,
+    end_early,
+    fail_while_scoring,
+    stop_while_scoring,
+    score_on_a_full_card,
+)
