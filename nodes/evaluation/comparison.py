@@ -153,9 +153,9 @@ def _words() -> list[io.Input]:
             "loras",
             default="",
             multiline=True,
-            tooltip="What to compare with the base, one a line: names as Load LoRA lists them (* "
-            "stands for any letters: my_style*), embedding:name, or run:name for the "
-            "checkpoints that Style Watch kept of a run. Connect the trainer's lora_name to "
+            tooltip="What to compare with the base, one LoRA or embedding a line: names as Load "
+            "LoRA lists them (* stands for any letters: my_style*), embedding:name, or run:name "
+            "for the checkpoints that Style Watch kept of a run. Connect the trainer's lora_name to "
             "compare what it has just made.",
         ),
         io.String.Input(

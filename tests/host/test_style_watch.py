@@ -130,7 +130,7 @@ def test_a_checkpoint_is_drawn_with_its_embedding(answers):
     assert found["error"] == ""
     assert found["files"] == ["embedding.safetensors", "lora.safetensors"]
     assert found["alone"] == 2  # the base, and the checkpoint
-    assert found["gap"] < 0.5 < 5 < found["change"], found
+    assert found["gap"] < 0.5 < 3 < found["change"], found
 
 
 def _compared(host, loras, **others):
