@@ -88,6 +88,7 @@ class StyleComparison(io.ComfyNode):
             sampler=SamplerSettings(steps, guidance, sampler, scheduler),
             drift=drift,
         )
+        HostDenoiser(model, clip, vae).check_drawing(comparison.sampler, comparison.size)
         names = [BASE, *checked(loras)]
         on_item, arms = on_picture(), []
         models = _models(model, clip, vae, names, token)
@@ -155,8 +156,8 @@ def _words() -> list[io.Input]:
             multiline=True,
             tooltip="What to compare with the base, one LoRA or embedding a line: names as Load "
             "LoRA lists them (* stands for any letters: my_style*), embedding:name, or run:name "
-            "for the checkpoints that Style Watch kept of a run. Connect the trainer's lora_name to "
-            "compare what it has just made.",
+            "for the checkpoints that Style Watch kept of a run. Connect the trainer's lora_name "
+            "to compare what it has just made.",
         ),
         io.String.Input(
             "captions",

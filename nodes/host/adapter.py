@@ -193,6 +193,21 @@ class HostDenoiser:
         """Activations of the network's blocks are computed again in backward."""
         return checkpointing(self.network)
 
+    def check_drawing(self, settings: SamplerSettings, size: tuple[int, int]) -> None:
+        """Refuse what `generate` cannot draw.
+
+        Raises:
+            InputError: the host knows no such sampler or scheduler, or width or height do not fit.
+        """
+        for name, known in (("sampler", KSampler.SAMPLERS), ("scheduler", KSampler.SCHEDULERS)):
+            if getattr(settings, name) not in known:
+                expected = f"one of {', '.join(known)}"
+                raise InputError(name, expected, repr(getattr(settings, name)))
+        ratio = self._format.spacial_downscale_ratio
+        for name, side in zip(("width", "height"), size, strict=True):
+            if side % ratio:
+                raise InputError(name, f"a multiple of {ratio} pixels", str(side))
+
     def generate(
         self,
         prompts: Sequence[str],
@@ -207,9 +222,9 @@ class HostDenoiser:
         """Draw as the host's KSampler does: a picture depends on its own prompt and seed alone.
 
         Raises:
-            InputError: the host knows no such sampler or scheduler, or the size does not fit.
+            InputError: see `check_drawing`.
         """
-        self._check_drawing(settings, size)
+        self.check_drawing(settings, size)
         with self._drawing(), torch.random.fork_rng(devices=[]):  # the host seeds the process
             rows, unwanted = self._encode(prompts), self._encode([negative_prompt])
             starts = self._starts(len(rows), size, latents)
@@ -279,15 +294,6 @@ class HostDenoiser:
                 yield
             finally:
                 self.reload()  # the VAE may have taken their place
-
-    def _check_drawing(self, settings: SamplerSettings, size: tuple[int, int]) -> None:
-        for name, known in (("sampler", KSampler.SAMPLERS), ("scheduler", KSampler.SCHEDULERS)):
-            if getattr(settings, name) not in known:
-                expected = f"one of {', '.join(known)}"
-                raise InputError(name, expected, repr(getattr(settings, name)))
-        if any(side % self._format.spacial_downscale_ratio for side in size):
-            rule = f"multiples of {self._format.spacial_downscale_ratio} pixels"
-            raise InputError("size", rule, f"{size[0]} x {size[1]}")
 
 
 def _whole_clip(clip: CLIP, device: torch.device) -> CLIP:

@@ -273,6 +273,8 @@ def refuse(host):
         "no match": {"comparison": {"loras": "half*\nnothing*"}},
         "no such embedding": {"comparison": {"loras": "embedding:gone"}},
         "no captions": {"comparison": {"captions": "\n"}},
+        "odd width": {"comparison": {"width": 66, "loras": "gone.safetensors"}},
+        "odd height": {"comparison": {"height": 66}},
         "missing file": {"encoder": {"encoder": "csd"}},
         "text": {"encoder": {"encoder": "csd", "file": "style_eval/text.safetensors"}},
         "another network": {
@@ -322,6 +324,8 @@ def _asked(host, asked):
         ("no match", "got 'nothing*'"),
         ("no such embedding", "got 'embedding:gone'"),
         ("no captions", "`captions`: expected at least one line"),
+        ("odd width", "`width`: expected a multiple of 4 pixels; got 66"),
+        ("odd height", "`height`: expected a multiple of 4 pixels; got 66"),
         ("missing file", "40e92fad63a361b8136100cd234c42d401ef9b34ff1748234318929ebcc7e7a1"),
         ("text", "text.safetensors"),
         ("another network", "other.safetensors"),

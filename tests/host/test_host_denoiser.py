@@ -321,7 +321,8 @@ def refusals(host):
             "scheduler": told(
                 lambda: denoiser.generate(["a"], [1], (64, 64), settings(1, 1.0, "euler", "x"))
             ),
-            "size": told(lambda: denoiser.generate(["a"], [1], (60, 64), settings())),
+            "width": told(lambda: denoiser.generate(["a"], [1], (60, 64), settings())),
+            "height": told(lambda: denoiser.generate(["a"], [1], (64, 60), settings())),
         }
 
 
