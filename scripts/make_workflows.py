@@ -135,7 +135,9 @@ def embedding(graph: Graph) -> None:
     graph.note(EMBEDDING_START, (-60, -300), (720, 220))
     base, sockets = put_own_pictures(graph)
     options = graph.node("NSYNC_TrainingOptions", (1540, 60), size=(380, 660))
-    values = {"trains": "embedding", "preset": "paper", "name": "my_style", **sockets}
+    # Not the LoRA's: under its name this would be another run's folder.
+    name = "my_style_embedding"
+    values = {"trains": "embedding", "preset": "paper", "name": name, **sockets}
     trained = graph.node(
         "NSYNC_ContrastiveLoRATrainer",
         (1960, 60),
@@ -144,7 +146,7 @@ def embedding(graph: Graph) -> None:
         options=options["options"],
         **values,
     )
-    loss = {"loss": trained["loss_map"], "filename_prefix": "nsync/my_style_loss"}
+    loss = {"loss": trained["loss_map"], "filename_prefix": f"nsync/{name}_loss"}
     graph.node("LossGraphNode", (1540, 800), size=(380, 280), **loss)
     graph.note(EMBEDDING_TRAINER, (2360, -300), (420, 230))
     graph.group("3. Training", (1500, -20, 860, 1200), ROSE)

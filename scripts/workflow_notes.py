@@ -34,7 +34,7 @@ SD15_START = """# A style for Stable Diffusion 1.5
 1. Put 10 to 50 pictures of the style, and beside each `x.png` a caption `x.txt`, into a folder \
 under ComfyUI's `input` folder. **Caption Images** writes captions with a vision-language model.
 2. Choose the checkpoint in **Load Checkpoint** and the folder in **Style Set**.
-3. Press **Run**. A GPU with 8 GB or more is advised."""
+3. Choose `preset` by your card in **Train**: 8 GB or more are advised. Press **Run**."""
 
 SD15_SET = """## 1. The style set
 Captions tell the content, not the style. The token is a word that the model does not know; it \
@@ -61,9 +61,9 @@ authors' code really computes. Choose the checkpoint, your folder and the initia
 (*painting*, *illustration* or *animation*) and press **Run**; hours on a GPU."""
 
 EMBEDDING_TRAINER = """## 3. The training
-The embedding is saved in `models/embeddings`; write `embedding:my_style` in any prompt. \
-**Training Options** holds the initial word. Stopped, it goes on when you press **Run** again; \
-with `pause_every` the graph draws with the half-trained embedding in between."""
+The embedding is saved in `models/embeddings`; write `embedding:my_style_embedding` in any \
+prompt. **Training Options** holds the initial word. Stopped, it goes on when you press **Run** \
+again; with `pause_every` the graph draws with the half-trained embedding in between."""
 
 
 EVALUATE_START = """# Was the style caught?

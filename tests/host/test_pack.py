@@ -132,6 +132,15 @@ def test_the_host_accepts_the_workflow(facts, path):
     assert facts["verdicts"][path.stem] == [True, ""]
 
 
+def test_no_two_trainers_of_the_workflows_have_one_name(facts):
+    """The second one's run would be refused, as another one in the first one's folder."""
+    prompts = [to_api(_read(path), facts["object_info"]) for path in WORKFLOWS]
+    nodes = [node for prompt in prompts for node in prompt.values()]
+    trainers = [n["inputs"]["name"] for n in nodes if n["class_type"].endswith("LoRATrainer")]
+    assert len(trainers) == 4
+    assert len(set(trainers)) == len(trainers)
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_both_ends_of_every_link_agree(facts, path):
     workflow = _read(path)
