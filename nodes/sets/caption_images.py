@@ -1,6 +1,7 @@
 """The Caption Images node: caption files for pictures that have none, by a model of the user's."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import folder_paths
@@ -67,7 +68,6 @@ class CaptionImages(io.ComfyNode):
     ) -> io.NodeOutput:
         place, model_folder = resolve_folder(folder), resolve_model(model)
         target = torch.device("cpu") if device == "cpu" else model_management.get_torch_device()
-        _make_room(model_folder, target)
         try:
             captions, report = caption_folder(
                 place,
@@ -77,6 +77,7 @@ class CaptionImages(io.ComfyNode):
                 device=target,
                 dtype=_dtype(target),
                 on_picture=on_picture(),
+                make_room=partial(_make_room, model_folder, target),
             )
         finally:
             model_management.soft_empty_cache()

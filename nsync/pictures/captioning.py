@@ -113,6 +113,7 @@ def caption_folder(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     on_picture: OnPicture | None = None,
+    make_room: Callable[[], None] = lambda: None,
 ) -> tuple[list[str], CaptionReport]:
     """Write a caption file for each picture of a folder that has none.
 
@@ -125,6 +126,7 @@ def caption_folder(
         instruction: what to ask; `{max_words}` in it stands for that number.
         max_words: longest caption; a longer one is cut between two words.
         on_picture: progress, and a place to interrupt from, before each picture.
+        make_room: called before the model is loaded, if it is.
 
     Returns:
         The captions, one per picture of `pictures_in(folder)`, empty where there is none; a report.
@@ -137,6 +139,7 @@ def caption_folder(
         raise InputError("folder", "a folder with pictures", f"{folder.name!r}, which has none")
     report = CaptionReport(kept=[_shown(p, folder) for p in pictures if not _is_missing(p)])
     if len(report.kept) < len(pictures):
+        make_room()
         with captioner(model_folder, device, dtype) as model:
             for done, picture in enumerate(pictures):
                 if on_picture:

@@ -61,14 +61,19 @@ def captions(folder, **inputs):
 
 def ask(host, prompts, fingerprinted=""):
     """Runs the prompts: what each showed or said; the folders offered; a folder's fingerprints."""
-    answers = []
+    import comfy.model_management as management
+
+    answers, made, make = [], [], management.free_memory
     for prompt in prompts:
+        management.free_memory = lambda *room: made.append(len(answers)) or make(*room)
         outcome = host.run(prompt)
+        management.free_memory = make
         texts = {node: shown["text"][0] for node, shown in outcome.outputs.items()}
         answers.append([texts, outcome.error])
     inputs = host.object_info()["NSYNC_StyleSet"]["input"]["required"]
     seen = fingerprints(host, fingerprinted) if fingerprinted else []
-    return {"answers": answers, "folders": inputs["folder"][1]["options"], "fingerprints": seen}
+    offered = inputs["folder"][1]["options"]
+    return {"answers": answers, "folders": offered, "fingerprints": seen, "room": made}
 
 
 def fingerprints(host, folder):
@@ -118,6 +123,7 @@ def test_folders_sockets_and_captions(in_host, folders):
     used = "3 of 3 pictures used from folder hs_bare."
     assert first == [{"1": "3 captions written, 0 were there already.", "2": used}, ""]
     assert again == [{"1": "0 captions written, 3 were there already.", "2": used}, ""]
+    assert told["room"] == [prompts.index(graph)]  # for the first, and not for the second
     written = (folders / "input" / "hs_bare" / "inner" / "c.txt").read_text()
     assert 1 <= len(written.split()) <= 5
 

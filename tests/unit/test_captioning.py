@@ -135,6 +135,16 @@ def test_no_model_is_loaded_when_nothing_is_missing(folder, tmp_path):
     assert report.text() == "0 captions written, 3 were there already."
 
 
+def test_room_is_made_for_a_model_that_is_loaded_and_for_no_other(models, folder):
+    asked = []
+    for _ in range(2):
+        caption_folder(
+            folder, models["blip"], make_room=lambda: asked.append(sorted(folder.iterdir()))
+        )
+    [before] = asked
+    assert folder / "a.txt" not in before
+
+
 def test_bad_pictures_are_named_and_the_rest_is_captioned(models, folder, tmp_path):
     (folder / "a.png").write_bytes(b"")
     outside = tmp_path / "secret.png"
