@@ -7,35 +7,18 @@ import comfy.model_management as management
 import comfy.sample
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy.samplers import KSampler
 from comfy.sd import CLIP, VAE
 from torch import Tensor, nn
 
 from ...nsync.denoiser import Conditioning, Row, SamplerSettings, Word
 from ...nsync.errors import InputError
 from .checkpointing import checkpointing
-from .conditioning import (
-    can_share_batch,
-    encode_loaded,
-    encode_tokens,
-    host_conditioning,
-    network_inputs,
-)
+from .conditioning import encode_loaded, encode_tokens, network_inputs
 from .identity import identity_of
 from .noise_levels import check_trainable, error_scale, noise_levels, signal_to_noise
+from .sampling import batches, check_names, draw
 from .trainable import load_whole, trainable, training_flag, whole_model
 from .words import marked, text_encoders, token_ids, tokenize
-
-BATCH_PIXELS = 1024 * 1024
-"""Pictures are drawn together up to this many pixels."""
-
-# Samplers that draw no noise on their way. The others draw it for the whole batch at once, so a
-# picture would depend on its neighbours; and an adaptive one chooses its steps by all of them.
-_NOISELESS = {
-    "euler", "euler_cfg_pp", "heun", "heunpp2", "exp_heun_2_x0", "dpm_2", "lms", "dpmpp_2m",
-    "dpmpp_2m_cfg_pp", "ipndm", "ipndm_v", "deis", "res_multistep", "res_multistep_cfg_pp",
-    "gradient_estimation", "gradient_estimation_cfg_pp", "ddim", "uni_pc", "uni_pc_bh2",
-}  # fmt: skip
 
 
 class HostDenoiser:
@@ -199,10 +182,7 @@ class HostDenoiser:
         Raises:
             InputError: the host knows no such sampler or scheduler, or width or height do not fit.
         """
-        for name, known in (("sampler", KSampler.SAMPLERS), ("scheduler", KSampler.SCHEDULERS)):
-            if getattr(settings, name) not in known:
-                expected = f"one of {', '.join(known)}"
-                raise InputError(name, expected, repr(getattr(settings, name)))
+        check_names(settings)
         ratio = self._format.spacial_downscale_ratio
         for name, side in zip(("width", "height"), size, strict=True):
             if side % ratio:
@@ -229,7 +209,8 @@ class HostDenoiser:
             rows, unwanted = self._encode(prompts), self._encode([negative_prompt])
             starts = self._starts(len(rows), size, latents)
             drawn = [
-                self._draw(
+                draw(
+                    (self._patcher, self._vae),
                     [rows[i] for i in part],
                     unwanted,
                     [seeds[i] for i in part],
@@ -237,7 +218,7 @@ class HostDenoiser:
                     settings,
                     denoise,
                 )
-                for part in _parts(rows, size, settings)
+                for part in batches(rows, size, settings)
             ]
         return _normal(torch.cat(drawn))
 
@@ -254,33 +235,6 @@ class HostDenoiser:
         ratio = self._format.spacial_downscale_ratio
         shape = (count, self._format.latent_channels, size[1] // ratio, size[0] // ratio)
         return comfy.sample.fix_empty_latent_channels(self._patcher, torch.zeros(shape))
-
-    def _draw(
-        self,
-        rows: Sequence[Row],
-        unwanted: Sequence[Row],
-        seeds: Sequence[int],
-        starts: Tensor,
-        settings: SamplerSettings,
-        denoise: float,
-    ) -> Tensor:
-        pairs = zip(starts.split(1), seeds, strict=True)
-        samples = comfy.sample.sample(
-            self._patcher,
-            torch.cat([comfy.sample.prepare_noise(start, seed) for start, seed in pairs]),
-            settings.steps,
-            settings.guidance,
-            settings.sampler,
-            settings.scheduler,
-            host_conditioning(rows),
-            host_conditioning(unwanted),
-            starts,
-            denoise=denoise,
-            disable_pbar=True,
-            seed=seeds[0],
-        )
-        pixels = self._vae.decode(samples).float()
-        return pixels.reshape(-1, *pixels.shape[-3:]).movedim(-1, 1).clamp(0, 1).cpu()
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
@@ -303,15 +257,6 @@ def _whole_clip(clip: CLIP, device: torch.device) -> CLIP:
     whole.patcher.load_device = device
     whole.cond_stage_model = whole.patcher.model
     return whole
-
-
-def _parts(
-    rows: Sequence[Row], size: tuple[int, int], settings: SamplerSettings
-) -> list[list[int]]:
-    shared = settings.sampler in _NOISELESS and can_share_batch(rows)
-    most = max(1, BATCH_PIXELS // (size[0] * size[1])) if shared else 1
-    places = list(range(len(rows)))
-    return [places[start : start + most] for start in range(0, len(rows), most)]
 
 
 def _part(owner: object, name: str) -> object | None:
