@@ -122,7 +122,7 @@ def _budget(found: Analysis) -> str:
 
 
 def _strips(found: Analysis, style: str, folder: Path) -> dict[str, list[Strip]]:
-    """By adapter: true renders, the base, every arm; all of the first seed that was drawn."""
+    """By adapter: true renders, the base, every arm; all of one seed."""
     groups = {}
     for adapter in found.adapters:
         place = _place(found, style, adapter, folder)
@@ -135,9 +135,13 @@ def _strips(found: Analysis, style: str, folder: Path) -> dict[str, list[Strip]]
 
 
 def _place(found: Analysis, style: str, adapter: str, folder: Path) -> Path | None:
-    """The pictures of a style, of the first seed that was drawn."""
+    """The pictures of a style, of the seed of which the most arms were drawn; the first of these.
+
+    A clone that went on after records has only pictures of its own cells.
+    """
     places = [folder / style / str(seed) for seed in found.seeds]
-    return next((one for one in places if (one / adapter).is_dir()), None)
+    counts = [len(list((place / adapter).glob("*.png"))) for place in places]
+    return places[counts.index(max(counts))] if any(counts) else None
 
 
 def _lead(found: Analysis, folder: Path) -> list[tuple[str, Image.Image]]:

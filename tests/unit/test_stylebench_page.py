@@ -43,6 +43,7 @@ def made(tmp_path_factory):
         write_strip(place / "LoRA" / f"{arm}.png", "blue")
     write_strip(place / "LoRA" / "plain wide.png", "lime")
     write_strip(place / "LoRA" / "good.png", "yellow")
+    write_strip(folder / "pictures" / "s3" / "0" / "LoRA" / "good.png", "black")  # of a clone
     return folder, report(folder, root / "out" / "page")
 
 
