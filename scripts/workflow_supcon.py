@@ -20,9 +20,9 @@ PRETRAINING = {
 TRAINING = {
     "family": "SSA-GAN",
     "image_size": 32,
-    "steps": 3200,
+    "steps": 2200,
     "batch": 8,
-    "width": 8,
+    "width": 16,
     "match_weight": 0.3,
     "penalty_every": 4,
     "generator_rate": 1e-3,
@@ -49,7 +49,7 @@ real pictures choose a CLIP in `encoders`."""
 
 GAN_NOTE = """## 3. The GAN
 Two branches: each step sees pairs, and other pairs of the same labels. With `contrast` at *none* \
-it is SSA-GAN as it was published: try both. More `steps` under the same `name` train it further, \
+it is the same GAN without: try both. More `steps` under the same `name` train it further, \
 and the pictures get better."""
 
 PAINT_NOTE = """## 4. Painting
