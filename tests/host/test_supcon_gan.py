@@ -94,7 +94,7 @@ def test_the_graph_learns_paints_and_judges(answers):
 def test_the_file_paints_what_the_trainer_gave(answers):
     done = answer(answers, learn_paint_judge)
     assert done["difference"] <= 1  # other pictures beside them: rounding alone
-    assert "small encoders, features of 32 numbers, trained 4 steps on 12" in done["loaded"][0]
+    assert "small encoders, features of 32 numbers.\nTrained 4 steps on 12" in done["loaded"][0]
     assert "Labels: flat, outline." in done["loaded"][0]
     assert "supcon_gan: SSA-GAN" in done["loaded"][1]
 

@@ -159,7 +159,7 @@ def test_a_preset_replaces_what_the_family_has_values_for(answers):
     found = answer(answers, read_the_settings)
     assert found["presets"]["as set"] == found["asked"]
     published = found["presets"]["published"]
-    assert (published["batch"], published["match_weight"], published["ema"]) == (16, 0.4, 0.999)
+    assert (published["batch"], published["match_weight"], published["ema"]) == (16, 0.4, 0.0)
     assert (published["steps"], published["contrast"]) == (7, "none")
 
 

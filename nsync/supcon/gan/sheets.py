@@ -32,8 +32,8 @@ def first_prompts(pairs: LabelledPairs) -> list[str]:
     """Captions of the set, of each label in turn; of labels all over the list if there are many."""
     numbers, count = pairs.labels.tensor, len(pairs.labels.names)
     member = numbers > 0 if numbers.ndim == 2 else numbers[:, None] == torch.arange(count)
-    rare = math.ceil(count / MOST)
-    queues = [iter(rows.nonzero().flatten().tolist()) for rows in member.T[::rare]]
+    shown = [place * count // MOST for place in range(MOST)] if count > MOST else range(count)
+    queues = [iter(member[:, label].nonzero().flatten().tolist()) for label in shown]
     taken: dict[int, None] = {}
     for turn, queue in enumerate(cycle(queues)):
         if len(taken) == min(MOST, len(pairs)) or turn == MOST * len(queues):
