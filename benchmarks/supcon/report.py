@@ -154,7 +154,8 @@ def _sheet(
     world = next(cell_of(r) for r in records if r["family"] == family)
     names = [(REAL, REAL), *(row for row in _rows(found) if row[0] == family)]
     files = {n: strip_file(folder, Cell(f, n, *world[2:])) for f, n in names}
-    rows = {name: Image.open(file) for name, file in files.items() if file.exists()}
     # A clone has the records of earlier cells, not their pictures: no sheet of some arms replaces a
     # whole one.
-    return sheet(list(rows.items()), _SCALE) if len(rows) == len(names) else None
+    if not all(file.exists() for file in files.values()):
+        return None
+    return sheet([(name, Image.open(file)) for name, file in files.items()], _SCALE)
