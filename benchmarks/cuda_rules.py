@@ -6,11 +6,10 @@ networks measured here. What they return is kept for backward: it counts.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch._C import DispatchKey, DispatchKeySet, _ExcludeDispatchKeyGuard
-from torch.library import Library
 
-_overrides = Library("aten", "IMPL")
+_overrides = library.Library("aten", "IMPL")
 
 
 def follow_cuda() -> None:

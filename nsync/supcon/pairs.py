@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,10 @@ from ..pictures.images import to_uint8
 from ..style_set import StyleSet
 from .labels import Labels, read_labels
 from .losses import label_overlap
+
+T = TypeVar("T")
+
+_AT_ONCE = 16  # encoded
 
 
 class Rows(NamedTuple):
@@ -103,6 +107,33 @@ def numbered(captions: Sequence[str]) -> Tensor:
     return torch.tensor([numbers[caption] for caption in captions])
 
 
+def encoded_once(
+    pairs: LabelledPairs,
+    see: Callable[[Tensor], Tensor],
+    read: Callable[[list[str]], T],
+    on_item: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, list[T], Tensor]:
+    """Every picture and every different caption encoded once, some at a time.
+
+    Args:
+        see: of pixels; its features `[n, d]` are taken to main memory.
+        read: of captions.
+        on_item: called with (pictures done, pictures in all); may raise to stop.
+
+    Returns:
+        Features of the pictures; what `read` gave, part by part; int64 `[n]`, which row of all
+        these parts is of a picture's caption.
+    """
+    seen, captions = [], list(dict.fromkeys(pairs.captions))
+    for rows in _chunks(len(pairs)):
+        seen.append(see(pairs.pixels(rows)).cpu())
+        if on_item:
+            on_item(rows[-1] + 1, len(pairs))
+    told = [read([captions[row] for row in rows]) for rows in _chunks(len(captions))]
+    numbers = {caption: row for row, caption in enumerate(captions)}
+    return torch.cat(seen), told, torch.tensor([numbers[caption] for caption in pairs.captions])
+
+
 def split(pairs: LabelledPairs, count: int, seed: int) -> tuple[LabelledPairs, LabelledPairs]:
     """The pairs to train on, and `count` that are held out, drawn by the seed.
 
@@ -150,3 +181,7 @@ def _partner(row: int, weights: Tensor, drawn: torch.Generator) -> int:
     if not weights.any():
         return row
     return int(torch.multinomial(weights, 1, generator=drawn))
+
+
+def _chunks(count: int) -> list[range]:
+    return [range(start, min(start + _AT_ONCE, count)) for start in range(0, count, _AT_ONCE)]

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from .clip_encoders import ClipEncoders
 from .encoders import Encoders, Pictures, Words, device_of
-from .pairs import LabelledPairs
-
-_AT_ONCE = 16
+from .pairs import LabelledPairs, encoded_once
 
 
 class Reader(Protocol):
@@ -68,19 +66,14 @@ class _Once:
         pairs: LabelledPairs,
         on_item: Callable[[int, int], None] | None,
     ) -> None:
-        self._encoders = encoders
-        captions = list(dict.fromkeys(pairs.captions))
-        places = {caption: place for place, caption in enumerate(captions)}
-        self._places = torch.tensor([places[caption] for caption in pairs.captions])
-        images, texts = [], []
-        for rows in _chunks(len(pairs)):
-            pixels = pairs.pixels(rows).to(device_of(encoders))
-            images.append(encoders.compared_pictures(pixels)[:, 0].cpu())
-            if on_item:
-                on_item(rows[-1] + 1, len(pairs))
-        for rows in _chunks(len(captions)):
-            texts.append(encoders.compared_sentences([captions[row] for row in rows]).cpu())
-        self._images, self._texts = torch.cat(images), torch.cat(texts)
+        self._encoders, device = encoders, device_of(encoders)
+        self._images, texts, self._places = encoded_once(
+            pairs,
+            lambda pixels: encoders.compared_pictures(pixels.to(device))[:, 0],
+            lambda captions: encoders.compared_sentences(captions).cpu(),
+            on_item,
+        )
+        self._texts = torch.cat(texts)
 
     def images(self, rows: Sequence[int]) -> Pictures:
         whole = self._encoders.project_images(self._kept(self._images, rows))
@@ -93,7 +86,3 @@ class _Once:
 
     def _kept(self, features: Tensor, rows: Sequence[int] | Tensor) -> Tensor:
         return features[torch.as_tensor(rows)].to(device_of(self._encoders))
-
-
-def _chunks(count: int) -> list[range]:
-    return [range(start, min(start + _AT_ONCE, count)) for start in range(0, count, _AT_ONCE)]

@@ -16,6 +16,17 @@ from nsync.cli.runs import HeadlessRun
 from nsync.processes import ProcessLostError
 from nsync.runs.log import NonFiniteError
 
+JUDGED = """\
+references: pictures
+encoders: {ruler: true}
+drawing:
+  captions: [a red circle, a blue square, a green cross, a red ring, a blue triangle]
+  width: 64
+  height: 64
+  sampler: {steps: 1}
+"""
+"""How the arms of a study are compared."""
+
 FILE = """\
 name: sunset
 model: {path: tiny, device: cpu}
@@ -298,14 +309,8 @@ def test_a_study_trains_its_arms_and_says_which_is_nearest(place, capsys):
 arms:
   plain: {rule: plain}
   faster: {learning_rate: 1e-2}
-references: pictures
-encoders: {ruler: true}
-drawing:
-  captions: [a red circle, a blue square, a green cross, a red ring, a blue triangle]
-  width: 64
-  height: 64
-  sampler: {steps: 1}
 """
+        + JUDGED
     )
     (place / "one").mkdir()
     shutil.copy(place / "pictures/image_0001.png", place / "one")
@@ -332,14 +337,8 @@ def test_an_arm_whose_numbers_go_bad_keeps_no_other_from_its_verdict(place, caps
 arms:
   bad: {rule: plain, rank: 3}
   good: {rule: plain}
-references: pictures
-encoders: {ruler: true}
-drawing:
-  captions: [a red circle, a blue square, a green cross, a red ring, a blue triangle]
-  width: 64
-  height: 64
-  sampler: {steps: 1}
 """
+        + JUDGED
     )
     study.write_text(study.read_text().replace("preview: {steps: 1, guidance: 1}\n", ""))
     train = HeadlessRun.train
@@ -383,14 +382,8 @@ def test_a_study_draws_by_the_trained_word_all_that_was_trained(place, capsys, m
         + """\
 arms: {lora: {rule: plain}, all: {rule: plain, trains: LoRA and embedding}}
 negatives_name: none_needed
-references: pictures
-encoders: {ruler: true}
-drawing:
-  captions: [a red circle, a blue square, a green cross, a red ring, a blue triangle]
-  width: 64
-  height: 64
-  sampler: {steps: 1}
 """
+        + JUDGED
     )
     assert main(["study", str(study)]) == DONE
     told = {name: rest for name, *rest in seen}

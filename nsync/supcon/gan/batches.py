@@ -1,6 +1,6 @@
 """What the two branches of a step are fed: pairs encoded once by the frozen encoders, and noise."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,11 +9,9 @@ from torch.nn import functional as F
 
 from ...draws import generator
 from ..encoders import Encoders, Words, device_of
-from ..pairs import LabelledPairs, draw_rows
+from ..pairs import LabelledPairs, draw_rows, encoded_once
 from .settings import GanSettings
 from .steps import Side
-
-_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,16 +40,11 @@ def encode_pairs(
     Args:
         on_item: called with (items done, items in all); may raise to stop.
     """
-    seen, captions = [], list(dict.fromkeys(pairs.captions))
-    for rows in _chunks(len(pairs)):
-        pixels = pairs.pixels(rows).to(device_of(encoders))
-        seen.append(encoders.images(pixels).whole.cpu())
-        if on_item:
-            on_item(rows[-1] + 1, len(pairs))
-    read = [encoders.texts([captions[row] for row in rows]) for rows in _chunks(len(captions))]
-    numbers = {caption: row for row, caption in enumerate(captions)}
-    texts = torch.tensor([numbers[caption] for caption in pairs.captions])
-    return EncodedPairs(pairs, torch.cat(seen), joined(read), texts)
+    device = device_of(encoders)
+    seen, read, texts = encoded_once(
+        pairs, lambda pixels: encoders.images(pixels.to(device)).whole, encoders.texts, on_item
+    )
+    return EncodedPairs(pairs, seen, joined(read), texts)
 
 
 def draw_sides(
@@ -97,8 +90,3 @@ def _noise(settings: GanSettings, noise: int, step: int, branch: int) -> Tensor:
     places = range(settings.batch)
     drawn = (generator(settings.seed, step, branch, place, "noise") for place in places)
     return torch.stack([torch.randn(noise, generator=one) for one in drawn])
-
-
-def _chunks(count: int) -> Iterator[list[int]]:
-    for start in range(0, count, _AT_ONCE):
-        yield list(range(start, min(count, start + _AT_ONCE)))
