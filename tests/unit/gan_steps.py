@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nsync.supcon.encoders import Pictures, fitted
 from nsync.supcon.gan.contract import Judged, Painted
 from nsync.supcon.gan.settings import GanSettings
-from nsync.supcon.gan.steps import Side
+from nsync.supcon.gan.sides import Side
 
 WIDTH, NOISE = 4, 3
 SETTINGS = replace(GanSettings(), augmentation="none", batch=5, class_mask=True)

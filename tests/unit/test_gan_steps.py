@@ -11,6 +11,7 @@ from gan_steps import SETTINGS, Eyes, networks, side, sides
 from nsync.draws import generator
 from nsync.supcon.gan.attn_gan import AttnGan
 from nsync.supcon.gan.augment import augment, draw_change
+from nsync.supcon.gan.sides import joined, strangers
 from nsync.supcon.gan.steps import (
     discriminator_loss,
     generator_loss,
@@ -18,7 +19,6 @@ from nsync.supcon.gan.steps import (
     shown,
     sized,
     spread,
-    strangers,
 )
 
 
@@ -86,6 +86,34 @@ def test_the_discriminators_loss_is_the_sum_over_branches_and_stages():
     assert terms.keys() == scores.keys()
     for name, value in scores.items():
         assert terms[name].item() == pytest.approx(value, rel=1e-6), name
+
+
+def test_judged_at_once_two_branches_are_one_batch_that_weighs_as_two():
+    painter, judges = networks()
+    batches, both = sides(), joined(sides())
+    painted = paint(painter, batches)
+    stages = [torch.cat(pair) for pair in zip(*(made.images for made in painted), strict=True)]
+    made = painted[0]._replace(images=tuple(stages))
+    settings = replace(SETTINGS, penalty_weight=0.7, r1_gamma=0.3)
+    calls = []
+    for judge in judges:
+        judge.see.register_forward_hook(lambda _, given, __: calls.append(len(given[0])))
+    together = discriminator_loss(settings, judges, batches, painted, 1, alone=True)
+    assert calls == 4 * [10]
+    apart = discriminator_loss(settings, judges, batches, painted, 1)
+    assert together["penalty"].item() == pytest.approx(apart["penalty"].item(), rel=1e-12)
+    expected, scores = discriminator_plainly(judges, [both], [made])
+    expected = 2 * expected + apart["penalty"].item()
+    assert together["loss_d"].item() == pytest.approx(expected, rel=1e-12)
+    for name, value in scores.items():
+        assert together[name].item() == pytest.approx(value, rel=1e-6), name
+    wanted = [
+        generator_loss(settings, judges, Eyes(), batches, painted, 1, alone=alone)
+        for alone in (False, True)
+    ]
+    assert wanted[0].keys() == wanted[1].keys()
+    for name, value in wanted[0].items():
+        assert wanted[1][name].item() == pytest.approx(value.item(), rel=1e-12), name
 
 
 def norm_by_differences(judge, images, text, step=1e-6):

@@ -149,8 +149,8 @@ def test_a_rising_loss_is_no_reason_to_stop(
 ) -> None:
     """It tells how generator and discriminators stand to each other; Adam forgets its scale."""
 
-    def rising(*given: object) -> dict:
-        terms = generator_loss(*given)
+    def rising(*given: object, **named: object) -> dict:
+        terms = generator_loss(*given, **named)
         return terms | {"loss_g": terms["loss_g"].abs() * 3.0 ** given[5]}
 
     monkeypatch.setattr("nsync.supcon.gan.training.generator_loss", rising)
@@ -162,12 +162,29 @@ def test_a_rising_loss_is_no_reason_to_stop(
 def spoil(monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
     """Let the generator's loss be NaN in these steps."""
 
-    def spoiled(*given: object) -> dict:
-        terms = generator_loss(*given)
+    def spoiled(*given: object, **named: object) -> dict:
+        terms = generator_loss(*given, **named)
         bad = given[5] in steps
         return {name: value * float("nan") if bad else value for name, value in terms.items()}
 
     monkeypatch.setattr("nsync.supcon.gan.training.generator_loss", spoiled)
+
+
+@pytest.mark.parametrize(("family", "batch"), [(SSA_GAN, 2), (ATTN_GAN, 1)])
+def test_branches_are_judged_at_once_where_no_picture_sways_another(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, family: object, batch: int
+) -> None:
+    seen = []
+
+    def counted(self: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return images
+
+    judge = type(family.build().discriminators[0])
+    monkeypatch.setattr(judge, "observe", counted)
+    quick = QUICK if family.judges_alone else QUICK_STAGED
+    run_gan(tmp_path, replace(quick, steps=1), family)
+    assert set(seen) == {batch * quick.batch}
 
 
 def test_previews_see_the_average_ready_to_paint(tmp_path: Path) -> None:

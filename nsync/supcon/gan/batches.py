@@ -11,7 +11,7 @@ from ...draws import generator
 from ..encoders import Encoders, Words, device_of
 from ..pairs import LabelledPairs, draw_rows, encoded_once
 from .settings import GanSettings
-from .steps import Side
+from .sides import Side
 
 
 @dataclass(frozen=True, eq=False)

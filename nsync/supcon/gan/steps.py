@@ -20,6 +20,10 @@ where
 
 As in the published loops a step paints once: the discriminator is trained on these pictures, and
 the generator is then judged, on the same pictures, by what came of it.
+
+Where each picture is judged by itself (`contract.Family.judges_alone`), both branches are judged at
+once, as one batch whose terms weigh as those of two: the same sums, in half the calls. Generators
+paint one branch after the other, for their batch normalisation spans a branch, as published.
 """
 
 from collections.abc import Sequence
@@ -32,40 +36,17 @@ from torch.nn import functional as F
 from ...draws import generator
 from ..contrast import CLASSIFIER, NT_XENT, contrast
 from ..encoders import Encoders, Pictures
-from ..losses import classification, label_overlap, matching
+from ..losses import classification, matching
 from ..words import word_matching
 from . import adversarial
 from .augment import augment, draw_change
 from .contract import Discriminator, Judged, Painted
 from .penalties import matching_aware_penalty, mismatched, r1_penalty
 from .settings import GanSettings
+from .sides import Side, joined, spared, strangers
 
 Terms = dict[str, Tensor]
 """Numbers of a step by the names that the log has for them, each a scalar."""
-
-
-class Side(NamedTuple):
-    """What one branch of a step is fed: n pairs, row by row.
-
-    Attributes:
-        images: float `[n, 3, s, s]` in -1..1, real pictures of the family's `image_size`.
-        seen: float `[n, d]`, what the frozen image encoder sees in them.
-        text: float `[n, d]`, a feature per sentence, of the frozen text encoder.
-        words: float `[n, l, d]`, a feature per word.
-        mask: bool `[n, l]`, True where there is a word.
-        texts: int `[n]`, equal numbers for equal texts.
-        labels: int `[n]`, or 0 and 1 `[n, classes]`; see `nsync.supcon.losses`.
-        noise: float `[n, z]`.
-    """
-
-    images: Tensor
-    seen: Tensor
-    text: Tensor
-    words: Tensor
-    mask: Tensor
-    texts: Tensor
-    labels: Tensor
-    noise: Tensor
 
 
 def paint(painter: nn.Module, sides: Sequence[Side]) -> list[Painted]:
@@ -79,6 +60,8 @@ def discriminator_loss(
     sides: Sequence[Side],
     painted: Sequence[Painted],
     step: int,
+    *,
+    alone: bool = False,
 ) -> Terms:
     """What the discriminators of all stages are asked for; see the top.
 
@@ -86,22 +69,21 @@ def discriminator_loss(
         painted: no gradients flow back to it.
         step: 0-based; it decides how pictures are changed, and whether the penalties are due. Due
             every k steps they have k times their weight (StyleGAN2, arXiv 1912.04958, section 3.1).
+        alone: the discriminators judge each picture by itself. A wrong text is then one of either
+            branch's.
 
     Returns:
         `loss_d`, to go backward from; the `penalty` in it, when one is due; mean scores of real
         pictures with their texts, of painted ones, and of real ones with other texts, where the
         batch has any: `score_real`, `score_fake`, `score_mismatched`.
     """
-    judgements = [
-        _judged(settings, judge, side, images, strangers(settings, side), (step, branch, stage))
-        for branch, (side, made) in enumerate(zip(sides, painted, strict=True))
-        for stage, (images, judge) in enumerate(zip(made.images, discriminators, strict=True))
-    ]
+    weight, asked = _asked(discriminators, sides, painted, alone)
+    judgements = [_judged(settings, one, (step, *place)) for place, one in asked.items()]
     losses, penalties, *scores = zip(*judgements, strict=True)
     told = {}
-    total = torch.stack(losses).sum()
+    total = weight * torch.stack(losses).sum()
     if step % settings.penalty_every == 0:
-        told["penalty"] = settings.penalty_every * torch.stack(penalties).sum()
+        told["penalty"] = weight * settings.penalty_every * torch.stack(penalties).sum()
         total = total + told["penalty"]
     for name, each in zip(("real", "fake", "mismatched"), map(torch.cat, scores), strict=True):
         if len(each):
@@ -117,31 +99,35 @@ def generator_loss(
     painted: Sequence[Painted],
     step: int,
     classifier: nn.Linear | None = None,
+    *,
+    alone: bool = False,
 ) -> Terms:
     """What the generator is asked for; see the top.
+
+    Args:
+        alone: see `discriminator_loss`.
 
     Returns:
         `loss_g`, to go backward from; its parts, without their weights but for the last:
         `adversarial`, `match`, `word_match` where it has a weight, `divergence`, `contrast`; and
         `spread`, see there.
     """
+    weight, asked = _asked(discriminators, sides, painted, alone)
     fooled = [
         adversarial.generator_loss(
             settings.adversarial,
-            _judge(judge, shown(settings, images, *place, "painted"), side.text),
+            _judge(one.judge, shown(settings, one.painted, step, *place, "painted"), one.side.text),
         )
-        for branch, (side, made) in enumerate(zip(sides, painted, strict=True))
-        for stage, (images, judge) in enumerate(zip(made.images, discriminators, strict=True))
-        for place in [(step, branch, stage)]
+        for place, one in asked.items()
     ]
-    pictures = [encoders.images(made.images[-1]) for made in painted]
+    pictures = _seen(encoders, [made.images[-1] for made in painted])
     seen = [one.whole for one in pictures]
     match = [
-        matching(one, side.text, _spared(settings, side))
+        matching(one, side.text, spared(settings, side))
         for one, side in zip(seen, sides, strict=True)
     ]
     parts = {
-        "adversarial": torch.stack(fooled).sum(),
+        "adversarial": weight * torch.stack(fooled).sum(),
         "match": torch.stack(match).sum(),
         "divergence": torch.stack([made.divergence.mean() for made in painted]).sum(),
         "contrast": contrasted(settings, seen, sides, classifier),
@@ -160,7 +146,7 @@ def word_match(
 ) -> Tensor:
     """The matching loss of regions of painted pictures with words, summed over branches."""
     return torch.stack([
-        word_matching(one.regions, side.words, side.mask, _spared(settings, side))
+        word_matching(one.regions, side.words, side.mask, spared(settings, side))
         for one, side in zip(pictures, sides, strict=True)
     ]).sum()  # fmt: skip
 
@@ -213,18 +199,6 @@ def spread(seen: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
     return painted.var(0).sum() / other.var(0).sum().clamp(min=1e-12)
 
 
-def strangers(settings: GanSettings, side: Side) -> Tensor:
-    """Bool `[n, n]`: the text of a column is wrong for the picture of a row.
-
-    Items of one text are no strangers; nor are, with `settings.class_mask`, items that share a
-    label, for they are pulled together elsewhere.
-    """
-    apart = side.texts[:, None] != side.texts[None]
-    if settings.class_mask:
-        apart = apart & (label_overlap(side.labels, side.labels) == 0)
-    return apart
-
-
 def shown(settings: GanSettings, images: Tensor, *keys: int | str) -> Tensor:
     """Pictures as a discriminator is shown them: changed by the draw that the keys name."""
     policies = settings.policies
@@ -241,9 +215,38 @@ def sized(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
 
 
-def _spared(settings: GanSettings, side: Side) -> Tensor:
-    """What tells which texts are no wrong answers in the text match."""
-    return side.labels if settings.class_mask else side.texts
+class _Asked(NamedTuple):
+    """What a discriminator is asked about, in one call of it."""
+
+    judge: Discriminator
+    side: Side
+    painted: Tensor
+
+
+def _asked(
+    discriminators: Sequence[Discriminator],
+    sides: Sequence[Side],
+    painted: Sequence[Painted],
+    alone: bool,
+) -> tuple[int, dict[tuple[int, int], _Asked]]:
+    """Everything, by branch and stage, and how many branches each of them speaks for."""
+    images = [made.images for made in painted]
+    count = len(sides)
+    if alone:
+        sides, images = [joined(sides)], [[*map(torch.cat, zip(*images, strict=True))]]
+    asked = {
+        (branch, stage): _Asked(judge, side, picture)
+        for branch, (side, stages) in enumerate(zip(sides, images, strict=True))
+        for stage, (picture, judge) in enumerate(zip(stages, discriminators, strict=True))
+    }
+    return count // len(sides), asked
+
+
+def _seen(encoders: Encoders, images: Sequence[Tensor]) -> list[Pictures]:
+    """What the frozen image encoder sees in the pictures of each branch; each is seen by itself."""
+    pictures = encoders.images(torch.cat(list(images)))
+    counts = [len(each) for each in images]
+    return [Pictures(*parts) for parts in zip(*(p.split(counts) for p in pictures), strict=True)]
 
 
 def _judge(judge: Discriminator, images: Tensor, text: Tensor) -> Judged:
@@ -251,20 +254,16 @@ def _judge(judge: Discriminator, images: Tensor, text: Tensor) -> Judged:
 
 
 def _judged(
-    settings: GanSettings,
-    judge: Discriminator,
-    side: Side,
-    painted: Tensor,
-    apart: Tensor,
-    place: tuple[int, int, int],
+    settings: GanSettings, asked: _Asked, place: tuple[int, int, int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Of one stage and branch: loss, penalties, and the scores (real, painted, mismatched)."""
+    judge, side, painted = asked
     due = place[0] % settings.penalty_every == 0
     real = shown(settings, sized(side.images, painted.shape[-1]), *place, "real")
     observed = judge.observe(real).detach().requires_grad_(due)
     text = side.text.detach().requires_grad_(due)
     features = judge.features(observed)
-    items, partners = mismatched(apart)
+    items, partners = mismatched(strangers(settings, side))
     matched = judge.judge(features, text)
     # Not of no pictures, of which batch normalisation would keep statistics.
     other = judge.judge(features[items], side.text[partners]) if len(items) else None

@@ -124,7 +124,9 @@ def train(
                 painted = paint(generator, sides)
 
                 # The discriminators, and what learns real pictures beside them.
-                asked = discriminator_loss(settings, discriminators, sides, painted, step)
+                asked = discriminator_loss(
+                    settings, discriminators, sides, painted, step, alone=family.judges_alone
+                )
                 norms = {"norm_d": learner.update(DISCRIMINATORS, asked["loss_d"], factor)}
                 if head:
                     asked[CLASSIFIER] = classifier_loss(head, sides)
@@ -132,8 +134,9 @@ def train(
 
                 # The generator, by what came of them.
                 wanted = generator_loss(
-                    settings, discriminators, encoders, sides, painted, step, head
-                )
+                    settings, discriminators, encoders, sides, painted, step, head,
+                    alone=family.judges_alone,
+                )  # fmt: skip
                 norms["norm_g"] = learner.update(GENERATOR, wanted["loss_g"], factor)
                 average.update(generator)
 
