@@ -116,6 +116,8 @@ class StepReport:
         steps: steps asked for.
         values: the numbers of the log by name (`loss_positive`, `cos_negative`, `removed`, ...), of
             the latest step that was read; empty before the first reading.
+        read: that step. Off the CPU several steps are read at once, and told of until then are
+            the numbers of the last one.
         warning: a sentence for the user, or "".
         remaining: seconds that the rest will take at the pace of the last steps.
     """
@@ -123,6 +125,7 @@ class StepReport:
     step: int
     steps: int
     values: dict[str, float]
+    read: int
     warning: str
     remaining: float
 

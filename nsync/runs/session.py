@@ -104,8 +104,8 @@ class Session(Generic[L]):
             warning = self._read()
         if self.on_step:
             left = (self.pace.steps - done) * self._clock.pace
-            report = StepReport(done, self.pace.steps, self._values, warning, left)
-            self.on_step(report)
+            seen = (self._values, self._logged)
+            self.on_step(StepReport(done, self.pace.steps, *seen, warning, left))
         if validates:
             self._harmless("validation", self._validate)
         if self.pace.preview_every and (last or _is_due(self.pace.preview_every, done)):

@@ -233,13 +233,12 @@ class _Watch:
         records: Iterable[Mapping[str, float]],
     ) -> None:
         self._on_step, self._watch = on_step, watch
-        self._seen: Mapping[str, float] | None = None
+        self._seen = 0
         for record in records:
             self._watch.see(record)
 
     def __call__(self, report: StepReport) -> None:
-        # Off the CPU numbers are read every few steps, and told again until then.
-        new, self._seen = report.values is not self._seen, report.values
+        new, self._seen = bool(report.values) and report.read > self._seen, report.read
         if new and (warning := self._watch.see(report.values)):
             logger.warning("Step %d: %s", report.step, warning)
             report = replace(report, warning=report.warning or warning)

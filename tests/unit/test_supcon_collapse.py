@@ -13,6 +13,7 @@ from benchmarks.supcon.study import World
 from benchmarks.supcon.study_file import read_study
 from benchmarks.supcon.world import training_set
 from nsync.supcon.collapse import MATCHING, PATIENCE, SPREAD, WARNING, CollapseWatch, inside
+from nsync.supcon.learner import ModuleLearner
 from nsync.supcon.pretrain_settings import PretrainSettings
 from nsync.supcon.pretraining import pretrain
 from nsync.supcon.small_encoders import SmallEncoders
@@ -115,3 +116,18 @@ def test_a_run_that_collapses_says_so_and_one_that_does_not_is_silent(
     told = [record for record in caplog.records if "inside a label" in record.getMessage()]
     assert len(told) == mask
     assert sum(report.warning == WARNING for report in reports) == mask
+
+
+def test_numbers_that_are_told_again_until_the_next_ones_are_read_are_seen_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a GPU, where numbers are read every few steps."""
+    monkeypatch.setattr(ModuleLearner, "on_cpu", False)
+    seen, reports = [], []
+    monkeypatch.setattr(CollapseWatch, "see", lambda _, values: seen.append(values) or "")
+    whole = training_set(read_study(SHORT), World("shape", "one"), 0)
+    encoders = SmallEncoders.fresh([item.caption for item in whole.items], 0, 16, 32)
+    settings = PretrainSettings(steps=6, batch=4, log_every=3, save_every=0, validation=0)
+    pretrain(settings, encoders, whole, tmp_path, lambda *_: {}, on_step=reports.append)
+    assert [report.read for report in reports] == [0, 0, 3, 3, 3, 6]
+    assert seen == [reports[2].values, reports[5].values]
