@@ -19,6 +19,9 @@ REAL = "real"
 
 ONE, SEVERAL = OBJECTS = ("one", "several")
 
+WHOLE, HALF = CAPTIONS = ("whole", "half")
+"""What captions that are trained on say of style, shape, colour and place: all, or two of them."""
+
 
 class World(NamedTuple):
     """What the pictures of a cell are: what their labels name, and how many objects they show."""
@@ -116,6 +119,7 @@ class Study:
         image_size: side of the pictures that GANs paint.
         styles: that the pictures are drawn in.
         pictures: that are trained on.
+        captions: one of `CAPTIONS`.
         held_out: scenes that are not trained on, in any style.
         per_caption: pictures painted of each held-out scene in each style.
         encoder_width: numbers per feature.
@@ -134,6 +138,7 @@ class Study:
     image_size: int
     styles: tuple[str, ...]
     pictures: int
+    captions: str
     held_out: int
     per_caption: int
     encoder_width: int

@@ -14,7 +14,7 @@ from nsync.tiny.world import STYLES
 
 from ..studies.yaml_reader import Reader, complaint
 from .arms import CONTRASTS, PHASES
-from .study import DECIDED_SIZES, OBJECTS, ClipSizes, Plan, Study
+from .study import CAPTIONS, DECIDED_SIZES, OBJECTS, WHOLE, ClipSizes, Plan, Study
 from .world import contents_of
 
 _ARM = "the arm decides"
@@ -35,8 +35,8 @@ _COUNTS = {
 }
 """The least and the usual of each."""
 _TOP = (
-    "name", "families", "contrasts", "phases", "labels", "objects", "seeds", "styles", "clip",
-    "pretraining", "clip_pretraining", "gan", *_COUNTS,
+    "name", "families", "contrasts", "phases", "labels", "objects", "seeds", "styles",
+    "captions", "clip", "pretraining", "clip_pretraining", "gan", *_COUNTS,
 )  # fmt: skip
 
 
@@ -70,6 +70,7 @@ class _Reader(Reader):
             objects=self.several("objects", data.get("objects"), OBJECTS),
             seeds=self.numbers("seeds", data.get("seeds"), 0),
             styles=self.several("styles", data.get("styles"), tuple(STYLES)),
+            captions=self.choice("captions", data.get("captions", WHOLE), CAPTIONS),
             clip=self.filled("clip", data.get("clip"), ClipSizes(), {}),
             pretraining=pretraining,
             clip_pretraining=self.filled(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from itertools import product
+from itertools import combinations, product
 
 import torch
 from torch import Tensor
@@ -11,13 +11,16 @@ from nsync.draws import derive_seed, generator
 from nsync.pictures.buckets import fit
 from nsync.pictures.images import to_uint8
 from nsync.style_set import StyleItem, StyleSet
-from nsync.tiny.labelled import SHAPE, label_of
+from nsync.tiny.labelled import SHAPE, STYLE, label_of
 from nsync.tiny.scenes import COLOURS, COUNTS, PLACES, SHAPES, Scene
-from nsync.tiny.world import Styled, render_each
+from nsync.tiny.world import Styled, in_words, render_each
 
-from .study import ONE, Study, World
+from .study import HALF, ONE, WHOLE, Study, World
 
 PLAIN = 0  # the background of all scenes
+COLOUR, PLACE = "colour", "place"
+FACTS = (STYLE, SHAPE, COLOUR, PLACE)
+"""What captions may say, beside how many objects there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +57,14 @@ def training_set(study: Study, world: World, seed: int) -> StyleSet:
     draws = world.draws(seed)
     trained, _ = _split(study, world.objects, draws)
     every = [Styled(scene, style) for scene in trained for style in study.styles]
-    return _style_set(study, world.labels, every, study.pictures, draws)
+    return _style_set(study, world.labels, every, study.pictures, draws, study.captions)
 
 
 def judge_set(study: Study, objects: str) -> StyleSet:
     """What the judge reads and sees: all scenes, so that none is new to it."""
     every = [Styled(scene, style) for scene in contents_of(objects) for style in study.styles]
     count = max(study.pictures, len(every))
-    return _style_set(study, SHAPE, every, count, derive_seed(0, "judge"))
+    return _style_set(study, SHAPE, every, count, derive_seed(0, "judge"), WHOLE)
 
 
 def test_of(study: Study, world: World, seed: int) -> Test:
@@ -80,6 +83,18 @@ def test_of(study: Study, world: World, seed: int) -> Test:
     return Test(tuple(asked), *(to_uint8(pictures) for pictures in sets), near)
 
 
+def caption_of(shown: Styled, told: Sequence[str]) -> str:
+    """What a picture shows in words, of `FACTS` only what is told."""
+    scene = shown.scene
+    noun = SHAPES[scene.shape] if SHAPE in told else "shape"
+    if scene.count:
+        noun += "es" if noun == "cross" else "s"
+    colour = tuple(COLOURS)[scene.colour] if COLOUR in told else ""
+    place = tuple(PLACES)[scene.place] if PLACE in told else ""
+    style = f"in the style of {in_words(shown.style)}" if STYLE in told else ""
+    return " ".join(filter(None, (COUNTS[scene.count], colour, noun, place, style)))
+
+
 def _apart(one: Styled, other: Styled) -> int:
     """How many things two of them say otherwise."""
     fields = zip(astuple(one.scene), astuple(other.scene), strict=True)
@@ -94,15 +109,18 @@ def _split(study: Study, objects: str, draws: int) -> tuple[list[Scene], list[Sc
 
 
 def _style_set(
-    study: Study, labels: str, every: Sequence[Styled], count: int, seed: int
+    study: Study, labels: str, every: Sequence[Styled], count: int, seed: int, captions: str
 ) -> StyleSet:
     """So many pictures, each of these as often as another or once more, in a random order."""
     order = torch.randperm(len(every), generator=generator(seed, "training")).tolist()
     asked = [every[order[place % len(every)]] for place in range(count)]
     pictures = _rendered(study, asked, derive_seed(seed, "training"))
+    facts = list(combinations(FACTS, 2 if captions == HALF else len(FACTS)))
+    drawn = torch.randint(len(facts), (count,), generator=generator(seed, "captions")).tolist()
+    told = [caption_of(one, facts[which]) for one, which in zip(asked, drawn, strict=True)]
     items = tuple(
-        StyleItem(f"picture_{place:05}", one.caption, label_of(labels, one), pixels=picture)
-        for place, (one, picture) in enumerate(zip(asked, pictures, strict=True))
+        StyleItem(f"picture_{k:05}", caption, label_of(labels, one), pixels=picture)
+        for k, (one, caption, picture) in enumerate(zip(asked, told, pictures, strict=True))
     )
     return StyleSet(items, token="sks", resolution=study.image_size)
 

@@ -20,12 +20,20 @@ from benchmarks.supcon.report import as_csv, as_markdown
 from benchmarks.supcon.store import Records
 from benchmarks.supcon.study import REAL, Cell, Study, World
 from benchmarks.supcon.study_file import read_study
-from benchmarks.supcon.world import contents_of, judge_set, test_of, training_set
+from benchmarks.supcon.world import (
+    FACTS,
+    caption_of,
+    contents_of,
+    judge_set,
+    test_of,
+    training_set,
+)
 from nsync.draws import generator
 from nsync.errors import InputError
 from nsync.evaluation import inception_score
 from nsync.tiny.ruler import TABLES
 from nsync.tiny.scenes import COLOURS, PLACES, SHAPES
+from nsync.tiny.world import Styled
 
 test_of.__test__ = False  # a function of the benchmark
 
@@ -148,6 +156,43 @@ def test_what_is_asked_for_was_never_trained_on(labels: str, objects: str) -> No
     assert test_of(study, World(labels, objects), 4).captions != test.captions
     other = World("shape" if labels == "style" else "style", objects)
     assert test_of(study, other, 3).captions != test.captions
+
+
+@pytest.mark.parametrize("objects", ["one", "several"])
+def test_half_a_caption_names_two_things_of_four(objects: str) -> None:
+    scenes = contents_of(objects)
+    assert all(caption_of(one, FACTS) == one.caption for one in (Styled(s, "neon") for s in scenes))
+    world, study = World("several labels", objects), short(pictures=300, captions="half")
+    halves, wholes = (
+        training_set(each, world, 3).items for each in (study, replace(study, captions="whole"))
+    )
+    missing = Counter()
+    for half, whole in zip(halves, wholes, strict=True):
+        assert half.label == whole.label
+        assert torch.equal(half.pixels, whole.pixels)
+        style, shape, colour, place = (name.strip() for name in half.label.split(","))
+        words = half.caption.split()
+        told = {
+            "style": f"in the style of {style}" in half.caption,
+            "shape": not {"shape", "shapes"} & set(words),
+            "colour": colour in words,
+            "place": place in half.caption,
+        }
+        assert sum(told.values()) == 2
+        assert told["shape"] == (shape in half.caption)
+        assert caption_of(styled(whole.caption), [f for f in FACTS if told[f]]) == half.caption
+        missing.update(fact for fact in FACTS if not told[fact])
+    assert min(missing.values()) > 110
+    assert {item.caption for item in judge_set(study, objects).items} >= set(
+        test_of(study, world, 3).captions
+    )
+
+
+def styled(caption: str) -> Styled:
+    """What a whole caption speaks of."""
+    every = (Styled(s, style) for name in ("one", "several") for s in contents_of(name)
+             for style in ("neon", "comic"))  # fmt: skip
+    return next(one for one in every if one.caption == caption)
 
 
 @pytest.mark.parametrize("objects", ["one", "several"])
