@@ -53,8 +53,8 @@ def _main_inputs() -> list[io.Input]:
         io.Combo.Input(
             "family",
             options=list(FAMILIES),
-            tooltip="The networks, as in the papers of these names. SSA-GAN follows prompts soonest; "
-            "GALIP looks and thinks with a frozen CLIP. The help page tells of each.",
+            tooltip="The networks, as in the papers of these names. SSA-GAN follows prompts "
+            "soonest; GALIP looks and thinks with a frozen CLIP. The help page tells of each.",
         ),
         io.Int.Input(
             "image_size",
