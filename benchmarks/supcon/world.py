@@ -12,7 +12,7 @@ from nsync.pictures.buckets import fit
 from nsync.pictures.images import to_uint8
 from nsync.style_set import StyleItem, StyleSet
 from nsync.tiny.labelled import SHAPE, STYLE, label_of
-from nsync.tiny.scenes import COLOURS, COUNTS, PLACES, SHAPES, Scene
+from nsync.tiny.scenes import COLOURS, COUNTS, PLACES, SHAPES, Scene, counted
 from nsync.tiny.world import Styled, in_words, render_each
 
 from .study import HALF, ONE, WHOLE, Study, World
@@ -86,9 +86,7 @@ def test_of(study: Study, world: World, seed: int) -> Test:
 def caption_of(shown: Styled, told: Sequence[str]) -> str:
     """What a picture shows in words, of `FACTS` only what is told."""
     scene = shown.scene
-    noun = SHAPES[scene.shape] if SHAPE in told else "shape"
-    if scene.count:
-        noun += "es" if noun == "cross" else "s"
+    noun = counted(SHAPES[scene.shape] if SHAPE in told else "shape", scene.count)
     colour = tuple(COLOURS)[scene.colour] if COLOUR in told else ""
     place = tuple(PLACES)[scene.place] if PLACE in told else ""
     style = f"in the style of {in_words(shown.style)}" if STYLE in told else ""

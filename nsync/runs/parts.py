@@ -116,8 +116,8 @@ class StepReport:
         steps: steps asked for.
         values: the numbers of the log by name (`loss_positive`, `cos_negative`, `removed`, ...), of
             the latest step that was read; empty before the first reading.
-        read: that step. Off the CPU several steps are read at once, and told of until then are
-            the numbers of the last one.
+        read: that step; before the first reading the one that this call began from. Off the CPU
+            several steps are read at once, and until the next reading the values stay.
         warning: a sentence for the user, or "".
         remaining: seconds that the rest will take at the pace of the last steps.
     """

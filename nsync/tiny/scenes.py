@@ -45,13 +45,18 @@ class Scene:
 
     def caption(self) -> str:
         """The whole content in plain English, without a word about style."""
-        noun = SHAPES[self.shape]
-        if self.count:
-            noun += "es" if noun == "cross" else "s"
+        noun = counted(SHAPES[self.shape], self.count)
         thing = f"{COUNTS[self.count]} {tuple(COLOURS)[self.colour]} {noun}"
         where = tuple(PLACES)[self.place]
         behind = ("", " over a horizon", " over a hill")[self.background]
         return f"{thing} {where}{behind}"
+
+
+def counted(noun: str, count: int) -> str:
+    """The noun of one thing, or of several where `count` (see `Scene`) is not 0."""
+    if not count:
+        return noun
+    return noun + ("es" if noun.endswith("s") else "s")
 
 
 def draw_scenes(n: int, seed: int) -> list[Scene]:
