@@ -242,8 +242,7 @@ class BranchPasses:
     ) -> tuple[list[Tensor], Sequence[Tensor]]:
         """Losses by branch, and the gradients `[branches, n]` of each kind of weights."""
         try:
-            with self._saving():
-                found = self._forward_and_backward(batches, piece)
+            found = self._forward_and_backward(batches, piece)
         except OverwrittenError:
             logger.info("The network overwrites its activations: they are copied from now on")
             self._saving = overwritten.copied
@@ -262,13 +261,13 @@ class BranchPasses:
         if self._settings.min_snr:
             shares = shares * to(self._denoiser.min_snr(times, self._settings.min_snr), device)
         with self._trained.copied(len(piece)) as leaves, self._arithmetic():
-            conditioning = self._conditioning(batches, piece)
             latents = to(torch.stack([batch.latents[row] for batch, row in pairs]), device)
             noise = to(torch.stack([batch.noise[row] for batch, row in pairs]), device)
             with self._trained.rows.of(counts):
-                losses = self._denoiser.loss(latents, conditioning, noise, times).float()
-                total = (losses * shares).sum()
-                found = _gradients(total, leaves)
+                with self._saving():
+                    conditioning = self._conditioning(batches, piece)
+                    losses = self._denoiser.loss(latents, conditioning, noise, times).float()
+                found = _gradients((losses * shares).sum(), leaves)
         return losses.detach().split(counts), found
 
     def _conditioning(self, batches: Mapping[str, Batch], piece: Piece) -> list:

@@ -117,15 +117,13 @@ def test_vectors_are_read_as_the_words_that_have_them(answers):
 
 def gradients_of_vectors(host):
     """What the vectors get, against what the token tables' rows of the same word would get."""
+    import gradients
     import torch
 
     found = {}
     for family in ENCODERS:
         denoiser = _denoiser(host, family)
-        with (
-            denoiser.trainable(text=True),
-            torch.autograd.graph.allow_mutation_on_saved_tensors(),
-        ):
+        with denoiser.trainable(text=True), gradients.copies_saved():
             word = {n: v.requires_grad_() for n, v in denoiser.word_vectors("red house").items()}
             denoiser.words["sks"] = word
             ours = torch.autograd.grad(_number(denoiser, "sks, a cat"), list(word.values()))
