@@ -14,7 +14,6 @@ from unittest import mock
 
 import torch
 from bases import SD15, sockets
-from clip_layers import without_overwriting
 from fake_base import FakeBase
 from live_memory import CUDA_BLOCK, LiveMemory
 from nsync_style.nodes.host.adapter import HostDenoiser
@@ -55,9 +54,6 @@ def computed(base: str, settings: TrainSettings, stored: torch.dtype) -> Compute
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     denoiser = FakeBase(base, mode, stored, DTYPES[settings.precision], settings.trains_text)
     with ExitStack() as stack:
-        # What the trainer copies instead (see `nsync.branches`) it finds by addresses, and fake
-        # tensors have none.
-        stack.enter_context(without_overwriting())
         _keep_weights_fake(stack, mode)
         made = stack.enter_context(trained(settings, denoiser, TOKEN))
         stack.enter_context(mode)

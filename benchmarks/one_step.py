@@ -6,10 +6,11 @@ Imported inside the host's process only.
 from contextlib import ExitStack
 
 import torch
-from nsync_style.nsync.branches import Batch, BranchPasses
+from nsync_style.nsync.branches import Batch
 from nsync_style.nsync.denoiser import Denoiser
 from nsync_style.nsync.learner import Learner
 from nsync_style.nsync.optimizers import clip
+from nsync_style.nsync.passes import BranchPasses
 from nsync_style.nsync.prompts import Prompts
 from nsync_style.nsync.rules import needs_anchor, needs_negative, refine_and_read
 from nsync_style.nsync.settings import TrainSettings

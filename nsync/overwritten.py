@@ -9,7 +9,7 @@ is given the copy of the first for the second: wrong gradients, in some runs, wi
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from weakref import WeakSet
 
 import torch
@@ -22,12 +22,24 @@ class OverwrittenError(RuntimeError):
     """Backward needs a tensor whose values are no longer those that were saved."""
 
 
-def watched() -> AbstractContextManager:
-    """For a forward pass: its backward raises OverwrittenError where values were overwritten.
+@contextmanager
+def watched() -> Iterator[None]:
+    """For a forward pass: OverwrittenError at its end where values were overwritten.
 
-    It costs some microseconds for each tensor that is saved.
+    Before any backward pass, which would leave some of its work behind in autograd's queue. It
+    costs some microseconds for each tensor that is saved.
     """
-    return saved_tensors_hooks(_Saved, _Saved.give)
+    watched: WeakSet[_Saved] = WeakSet()
+
+    def save(value: Tensor) -> _Saved:
+        saved = _Saved(value)
+        watched.add(saved)
+        return saved
+
+    with saved_tensors_hooks(save, _Saved.give):
+        yield
+    for saved in watched:
+        saved.give()
 
 
 @contextmanager
@@ -48,9 +60,11 @@ class _Saved:
         self.hold(value.detach())  # the same values and version, without the history
 
     def hold(self, value: Tensor) -> None:
+        """Keep this one from now on."""
         self.value, self._version = value, value._version
 
     def give(self) -> Tensor:
+        """The values that were saved; OverwrittenError if they are lost."""
         if self.value._version != self._version:
             shape = list(self.value.shape)
             raise OverwrittenError(f"a tensor {shape} that backward needs was overwritten")

@@ -12,13 +12,14 @@ from torch import nn
 
 from . import __version__
 from .batches import check_set, draw_batches, encode_set
-from .branches import BranchPasses, over_all
+from .branches import over_all
 from .checkpoint import check_names, check_room
 from .denoiser import Denoiser
 from .errors import InputError
 from .learner import Learned, Learner, check_optimizer
 from .lora_file import LowRank
 from .optimizers import clip
+from .passes import BranchPasses
 from .processes import ONE, Processes, check_device
 from .rules import refine_and_read
 from .runs.parts import Export, StepReport, TrainResult, Watch

@@ -43,14 +43,14 @@ def disturbed(host, settings, denoiser):
 
 def by_passes(host, denoiser, settings, given, start=None):
     """What `BranchPasses` finds: gradients by branch and name of the weight, and the losses."""
-    modules = {name: host.module(f"nsync.{name}") for name in ("trained", "branches", "prompts")}
+    modules = {name: host.module(f"nsync.{name}") for name in ("trained", "passes", "prompts")}
     texts = [text for batch in given.values() for text in batch.prompts]
     with ExitStack() as stack:
         stack.enter_context(denoiser.trainable(text=settings.trains_text))
         entered = modules["trained"].trained(settings, denoiser, "sks", start)
         made = stack.enter_context(entered)
         prompts = modules["prompts"].Prompts(denoiser, texts, settings.trains_text)
-        passes = modules["branches"].BranchPasses(settings, denoiser, made, prompts, stack)
+        passes = modules["passes"].BranchPasses(settings, denoiser, made, prompts, stack)
         found = passes(given)
         gradients = {name: _named(made, branch.gradients) for name, branch in found.items()}
     return gradients, {name: branch.losses.tolist() for name, branch in found.items()}

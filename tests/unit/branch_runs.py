@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from nsync.branches import Batch, BranchPasses
+from nsync.branches import Batch
 from nsync.lora_file import LowRank
+from nsync.passes import BranchPasses
 from nsync.prompts import Prompts
 from nsync.settings import TrainSettings
 from nsync.trained import chosen_layers, trained

@@ -15,8 +15,9 @@ from benchmarks.stylebench.trials.loop import encoded_prior, train_trial
 from benchmarks.stylebench.trials.step import Running, Step
 from benchmarks.stylebench.trials.steps import STEPS
 from nsync.batches import encode_set
-from nsync.branches import Batch, BranchPasses
+from nsync.branches import Batch
 from nsync.learner import Learned, Learner
+from nsync.passes import BranchPasses
 from nsync.pictures.images import png, to_picture
 from nsync.prompts import Prompts
 from nsync.runs.folder import RunFolder

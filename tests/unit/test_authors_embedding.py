@@ -21,8 +21,9 @@ from tiny_denoiser import ROWS, TOKEN, TinyDenoiser, row, tiny_set
 from torch import Tensor
 
 from nsync.batches import EncodedSet, draw_batches, encode_set
-from nsync.branches import Batch, BranchPasses
+from nsync.branches import Batch
 from nsync.learner import Learner
+from nsync.passes import BranchPasses
 from nsync.rules import refine
 from nsync.settings import EMBEDDING, TrainSettings
 from nsync.trained import trained

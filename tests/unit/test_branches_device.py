@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nsync.branches import BranchPasses
 from nsync.flat import FlatWeights
+from nsync.passes import BranchPasses
 from nsync.prompts import to
 from nsync.settings import AUTO, FUSED, SEQUENTIAL, TrainSettings
 
@@ -65,7 +65,7 @@ def fake_passes(
     monkeypatch: pytest.MonkeyPatch, settings: TrainSettings
 ) -> Iterator[tuple[BranchPasses, NeverWaiting]]:
     """Passes whose network and weights are on a fake CUDA device, and who watches the copies."""
-    monkeypatch.setattr("nsync.branches._gradients", lambda _, leaves: list(map(zeros, leaves)))
+    monkeypatch.setattr("nsync.passes._gradients", lambda _, leaves: list(map(zeros, leaves)))
     denoiser = OnDevice()
     texts = [text for batch in batches_of((3, 3, 3)).values() for text in batch.prompts]
     start = chosen(settings, denoiser)
@@ -127,7 +127,7 @@ def test_all_go_together_if_they_fit(
     monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda _: None)
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda _: 1000)
     monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda _: 1100)
-    monkeypatch.setattr("nsync.branches.free_memory", lambda _: free)
+    monkeypatch.setattr("nsync.passes.free_memory", lambda _: free)
     settings = replace(SETTINGS, branches=AUTO)
     with fake_passes(monkeypatch, settings) as (passes, _):
         passes(batches_of((3, 3, 3)))

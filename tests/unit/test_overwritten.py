@@ -85,9 +85,25 @@ def test_gradients_are_of_the_values_that_were_saved(program: Callable[[Tensor],
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_what_is_overwritten_is_noticed(program: Callable[[Tensor], Tensor]) -> None:
-    with overwritten.watched(), pytest.raises(overwritten.OverwrittenError, match=r"\[\d+, \d+\]"):
-        gradient(program, start())
+def test_what_is_overwritten_is_noticed_before_backward(
+    program: Callable[[Tensor], Tensor],
+) -> None:
+    with (
+        pytest.raises(overwritten.OverwrittenError, match=r"\[\d+, \d+\]"),
+        overwritten.watched(),
+    ):
+        total = program(start())
+    assert total.requires_grad
+
+
+def test_what_is_overwritten_later_is_noticed_by_backward() -> None:
+    x = start()
+    with overwritten.watched():
+        base = x * 2
+        total = base.square().sum()
+    base.zero_()
+    with pytest.raises(overwritten.OverwrittenError):
+        torch.autograd.grad(total, x)
 
 
 STEPS = {

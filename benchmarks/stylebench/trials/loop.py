@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nsync.batches import EncodedSet, check_set, encode_set
-from nsync.branches import BranchPasses
 from nsync.denoiser import Denoiser
 from nsync.learner import Learner
 from nsync.optimizers import clip
+from nsync.passes import BranchPasses
 from nsync.prompts import Prompts
 from nsync.runs.parts import Export, StepReport
 from nsync.runs.readings import ItemLosses

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from nsync.batches import EncodedSet, draw_batches
-from nsync.branches import Batch, BranchPasses, BranchResult
+from nsync.branches import Batch, BranchResult
 from nsync.denoiser import Denoiser
 from nsync.learner import Learner
+from nsync.passes import BranchPasses
 from nsync.prompts import Prompts
 from nsync.rules import refine_and_read
 from nsync.settings import TrainSettings
