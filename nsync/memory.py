@@ -1,9 +1,15 @@
-"""The device's memory: how much is free, what running out of it looks like."""
+"""The device's memory: how much is free, what running out of it looks like, how to go on then."""
+
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 # Of main memory; of a driver, past torch's own allocator, and of MPS; of cuBLAS and cuDNN.
 _SIGNS = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+
+BATCH_PIXELS = 1024 * 1024
+"""Pictures are drawn together up to this many pixels."""
 
 
 class OutOfMemoryError(RuntimeError):
@@ -28,3 +34,55 @@ def release_memory(device: torch.device) -> None:
     """Give torch's unused reserve back, so that it can be cut anew."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+class Parts:
+    """A batch that goes through a network without gradient, in parts that fit into memory.
+
+    Args:
+        most: rows of a part, until memory runs out: then half as many, from then on.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+
+    def __call__(
+        self, count: int, run: Callable[[slice], Tensor], device: torch.device, too_large: str
+    ) -> Tensor:
+        """What `run` makes of all rows, given a part of them at a time.
+
+        Args:
+            too_large: what to say if a single row does not fit.
+
+        Raises:
+            OutOfMemoryError: it does not.
+        """
+        found, start = [], 0
+        while start < count:
+            part = slice(start, min(start + self._most, count))
+            try:
+                found.append(run(part))
+                start = part.stop
+                continue
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if part.stop - start == 1:
+                    raise OutOfMemoryError(too_large) from error
+            # Only here, with the exception gone, are the failed pass's activations free.
+            self._most = (part.stop - start) // 2
+            release_memory(device)
+        return torch.cat(found)
+
+
+def pictures_at_once(size: tuple[int, int]) -> int:
+    """How many pictures of (width, height) are drawn together if memory suffices."""
+    return max(1, BATCH_PIXELS // (size[0] * size[1]))
+
+
+def too_large(size: tuple[int, int]) -> str:
+    """What to say of a picture of (width, height) that cannot be drawn."""
+    return (
+        f"One picture of {size[0]} x {size[1]} px does not fit into memory. Choose a smaller size, "
+        "or close what else uses the device."
+    )

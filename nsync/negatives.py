@@ -16,6 +16,7 @@ from torch import Tensor
 from .denoiser import Denoiser, SamplerSettings
 from .draws import derive_seed, generator
 from .errors import InputError
+from .memory import pictures_at_once
 from .processes import ONE, Processes
 from .runs.judgements import at_least, judge
 from .sets.negative_store import NegativeStore, Request
@@ -27,9 +28,8 @@ logger = logging.getLogger(__name__)
 GENERIC_WORDS = ("painting", "illustration", "animation")
 NEGATIVE_TEMPLATE = "{caption} in the style of {word}"
 
-BATCH_PIXELS = 1024 * 1024
 BATCH_MOST = 16
-"""Drawn together: up to so many pixels, up to so many pictures. An interrupt loses these."""
+"""Drawn together: up to so many pictures. An interrupt loses these."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _batches(requests: Sequence[Request]) -> Iterator[list[Request]]:
     for request in requests:
         buckets.setdefault(request.size, []).append(request)
     for (width, height), same in buckets.items():
-        count = max(1, min(BATCH_MOST, BATCH_PIXELS // (width * height)))
+        count = min(BATCH_MOST, pictures_at_once((width, height)))
         for start in range(0, len(same), count):
             yield same[start : start + count]
 

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ...nsync.denoiser import Conditioning, Row, SamplerSettings, Word
 from ...nsync.errors import InputError
+from ...nsync.memory import Parts, too_large
 from .checkpointing import checkpointing
 from .conditioning import encode_loaded, encode_tokens, network_inputs
 from .identity import identity_of
 from .noise_levels import check_trainable, error_scale, noise_levels, signal_to_noise
-from .sampling import batches, check_names, draw
+from .sampling import at_once, check_names, draw
 from .trainable import load_whole, trainable, training_flag, whole_model
 from .words import marked, text_encoders, token_ids, tokenize
 
@@ -203,24 +204,19 @@ class HostDenoiser:
 
         Raises:
             InputError: see `check_drawing`.
+            OutOfMemoryError: not even one picture fits into memory.
         """
         self.check_drawing(settings, size)
         with self._drawing(), torch.random.fork_rng(devices=[]):  # the host seeds the process
             rows, unwanted = self._encode(prompts), self._encode([negative_prompt])
             starts = self._starts(len(rows), size, latents)
-            drawn = [
-                draw(
-                    (self._patcher, self._vae),
-                    [rows[i] for i in part],
-                    unwanted,
-                    [seeds[i] for i in part],
-                    starts[part],
-                    settings,
-                    denoise,
-                )
-                for part in batches(rows, size, settings)
-            ]
-        return _normal(torch.cat(drawn))
+
+            def drawn(part: slice) -> Tensor:
+                given = rows[part], unwanted, seeds[part], starts[part]
+                return draw((self._patcher, self._vae), *given, settings, denoise)
+
+            parts = Parts(at_once(rows, size, settings))
+            return _normal(parts(len(rows), drawn, self.device, too_large(size)))
 
     def _encode(self, texts: Sequence[str]) -> list[Row]:
         encode = encode_loaded if self._text_in_training else encode_tokens

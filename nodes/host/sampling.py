@@ -11,10 +11,8 @@ from torch import Tensor
 
 from ...nsync.denoiser import Row, SamplerSettings
 from ...nsync.errors import InputError
+from ...nsync.memory import pictures_at_once
 from .conditioning import can_share_batch, host_conditioning
-
-BATCH_PIXELS = 1024 * 1024
-"""Pictures are drawn together up to this many pixels."""
 
 # Samplers that draw no noise on their way. The others draw it for the whole batch at once, so a
 # picture would depend on its neighbours; and an adaptive one chooses its steps by all of them.
@@ -33,14 +31,10 @@ def check_names(settings: SamplerSettings) -> None:
             raise InputError(name, expected, repr(getattr(settings, name)))
 
 
-def batches(
-    rows: Sequence[Row], size: tuple[int, int], settings: SamplerSettings
-) -> list[list[int]]:
-    """Which rows are drawn together: none whose picture would depend on its neighbours."""
+def at_once(rows: Sequence[Row], size: tuple[int, int], settings: SamplerSettings) -> int:
+    """How many rows are drawn together: one, where a picture would depend on its neighbours."""
     shared = settings.sampler in _NOISELESS and can_share_batch(rows)
-    most = max(1, BATCH_PIXELS // (size[0] * size[1])) if shared else 1
-    places = list(range(len(rows)))
-    return [places[start : start + most] for start in range(0, len(rows), most)]
+    return pictures_at_once(size) if shared else 1
 
 
 def draw(

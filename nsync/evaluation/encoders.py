@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from transformers import CLIPTokenizerFast
 
 from ..errors import InputError
-from ..memory import OutOfMemoryError, is_out_of_memory, release_memory
+from ..memory import Parts
 from .preprocess import Preprocessing
 
 OnItem = Callable[[int, int], None]
@@ -88,7 +88,7 @@ class NetworkEncoder:
         self.name, self.identity, self.notes = name, identity, notes
         self.preprocessing = way.id
         self._prepare, self._network = way.prepare, network.eval().requires_grad_(False)
-        self._device, self._dtype, self._most = torch.device("cpu"), torch.float32, BATCH
+        self._device, self._dtype, self._parts = torch.device("cpu"), torch.float32, Parts(BATCH)
         self.width: int = network.width
 
     @property
@@ -107,7 +107,7 @@ class NetworkEncoder:
         if dtype not in (torch.float32, torch.float16):
             raise InputError("dtype", "float32 or float16", str(dtype))
         self._network.to(device, dtype)
-        self._device, self._dtype, self._most = torch.device(device), dtype, BATCH
+        self._device, self._dtype, self._parts = torch.device(device), dtype, Parts(BATCH)
         return self
 
     @torch.no_grad()
@@ -128,18 +128,10 @@ class NetworkEncoder:
 
     def _encoded(self, pixels: Tensor) -> Tensor:
         """Vectors of one batch, in smaller parts where memory runs out."""
-        while True:
-            try:
-                return torch.cat([self._through(part) for part in pixels.split(self._most)])
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if self._most == 1:
-                    text = f"One picture does not fit into memory with {self.name}. Use the CPU."
-                    raise OutOfMemoryError(text) from error
-            # Only here, with the exception gone, are the failed pass's activations free.
-            self._most = min(self._most, len(pixels)) // 2 or 1
-            release_memory(self._device)
+        text = f"One picture does not fit into memory with {self.name}. Use the CPU."
+        return self._parts(
+            len(pixels), lambda part: self._through(pixels[part]), self._device, text
+        )
 
     @torch.no_grad()
     def _through(self, pixels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..denoiser import Conditioning, Row, SamplerSettings, Word, row_shape
 from ..errors import InputError
 from ..identity import feed_tensors
+from ..memory import Parts, pictures_at_once, too_large
 from .family import Family, Names
 from .flux import Flux
 from .lora_names import spellings
@@ -21,9 +22,6 @@ from .stable_diffusion_3 import StableDiffusion3
 from .unet_names import original_names
 
 FAMILIES: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
-
-BATCH_PIXELS = 1024 * 1024
-"""Pictures are drawn together up to this many pixels."""
 
 
 class DiffusersDenoiser:
@@ -156,20 +154,19 @@ class DiffusersDenoiser:
 
         Raises:
             InputError: there is no such sampler or scheduler here, or the size does not fit.
+            OutOfMemoryError: not even one picture fits into memory.
         """
         noise = self._noise(seeds, size)
         rows, unwanted = self.encode_prompts(prompts), self.encode_prompts([negative_prompt])[0]
-        most = max(1, BATCH_PIXELS // (size[0] * size[1]))
-        pictures = []
-        for start in range(0, len(rows), most):
-            part = slice(start, start + most)
+
+        def drawn(part: slice) -> Tensor:
             begin = None if latents is None else latents[part].to(self.device)
             predict = partial(
                 self._guided, rows=rows[part], unwanted=unwanted, guidance=settings.guidance
             )
-            drawn = self._schedule.draw(predict, noise[part], settings, begin, denoise)
-            pictures.append(self._decode(drawn))
-        return torch.cat(pictures)
+            return self._decode(self._schedule.draw(predict, noise[part], settings, begin, denoise))
+
+        return Parts(pictures_at_once(size))(len(rows), drawn, self.device, too_large(size))
 
     def check_drawing(self, size: tuple[int, int], settings: SamplerSettings) -> None:
         """Refuse what `generate` would refuse, before any work.

@@ -225,6 +225,30 @@ def test_prompts_of_several_windows_count_as_they_do_in_the_host(answers):
 # --- drawing --------------------------------------------------------------------------------------
 
 
+def _room_for_one_picture(host):
+    """The host's sampler runs out of memory with two; yields how many it was asked for."""
+    import contextlib
+    from unittest import mock
+
+    import comfy.sample
+    import torch
+
+    sample, seen = comfy.sample.sample, []
+
+    def greedy(model, noise, *args, **options):
+        seen.append(len(noise))
+        if len(noise) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return sample(model, noise, *args, **options)
+
+    @contextlib.contextmanager
+    def patched():
+        with mock.patch.object(comfy.sample, "sample", greedy):
+            yield seen
+
+    return patched()
+
+
 def pictures_against_ksampler(host):
     import nodes
     import torch
@@ -268,6 +292,11 @@ def pictures_against_ksampler(host):
         )
         reference = torch.cat([theirs("euler", i, 0.5) for i in range(3)])
         found["from a picture"] = {"gap": float((drawn - reference).abs().max())}
+        with _room_for_one_picture(host) as seen:
+            ask = texts[:2], seeds[:2], (64, 64), wanted
+            start = {"latents": latents[:2], "denoise": 0.5}
+            drawn = denoiser.generate(*ask, negative_prompt="no", **start)
+        found["in parts"] = {"gap": float((drawn - reference[:2]).abs().max()), "seen": seen}
         wide = denoiser.generate(["a fox"], [1], (96, 40), wanted)
     return found | {
         "wide": list(wide.shape),
@@ -285,6 +314,7 @@ def test_pictures_are_those_of_ksampler(answers):
         assert seen[sampler]["pair"] < 1e-4
         assert seen[sampler]["kept"]
         assert seen[sampler]["spread"] > 0.02
+    assert seen["in parts"]["seen"] == [2, 1, 1]
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Pictures drawn by a diffusers pipeline behind the contract."""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -14,7 +15,7 @@ from small_pipelines import small_flow, small_sd, small_sdxl, small_v, source, t
 
 from nsync.denoiser import SamplerSettings
 from nsync.errors import InputError
-from nsync.pipelines import denoiser as pipeline_denoiser
+from nsync.memory import OutOfMemoryError
 from nsync.pipelines.denoiser import DiffusersDenoiser
 from nsync.tiny.captions import PHRASES
 from nsync.tiny.ruler import Ruler
@@ -139,7 +140,7 @@ def test_a_picture_depends_on_its_own_prompt_and_seed(make, sampler, monkeypatch
     denoiser, settings = DiffusersDenoiser(make()), SamplerSettings(3, 3.0, sampler)
     state = torch.random.get_rng_state()
     together = denoiser.generate(PROMPTS, [5, 6, 7], SIZE, settings)
-    monkeypatch.setattr(pipeline_denoiser, "BATCH_PIXELS", 2 * SIZE[0] * SIZE[1])
+    monkeypatch.setattr("nsync.memory.BATCH_PIXELS", 2 * SIZE[0] * SIZE[1])
     batched = denoiser.generate(PROMPTS, [5, 6, 7], SIZE, settings)
     alone = [denoiser.generate([PROMPTS[i]], [5 + i], SIZE, settings) for i in range(3)]
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -149,6 +150,29 @@ def test_a_picture_depends_on_its_own_prompt_and_seed(make, sampler, monkeypatch
     other_prompt = denoiser.generate(PROMPTS[1:2], [5], SIZE, settings)
     assert (other_seed - together[:1]).abs().max() > 1e-2
     assert (other_prompt - together[:1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("room", [2, 0])
+def test_where_memory_runs_out_fewer_pictures_are_drawn_at_once(room, monkeypatch):
+    denoiser, settings = DiffusersDenoiser(tiny_pipeline()), SamplerSettings(2, 3.0)
+    latents = denoiser.encode_images(torch.rand(3, 3, SIZE[1], SIZE[0], generator=source()))
+    start = {"latents": latents, "denoise": 0.5}
+    ask = partial(denoiser.generate, PROMPTS, [5, 6, 7], SIZE, settings, **start)
+    plenty, guided, seen = ask(), DiffusersDenoiser._guided, []
+
+    def greedy(self, noisy, timesteps, rows, *given, **options):
+        seen.append(len(rows))
+        if len(rows) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return guided(self, noisy, timesteps, rows, *given, **options)
+
+    monkeypatch.setattr(DiffusersDenoiser, "_guided", greedy)
+    if not room:
+        with pytest.raises(OutOfMemoryError, match=f"One picture of {SIZE[0]} x {SIZE[1]} px"):
+            ask()
+        return
+    torch.testing.assert_close(ask(), plenty, rtol=0, atol=1e-5)
+    assert seen == [3] + [1] * 3 * settings.steps
 
 
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
