@@ -1,4 +1,4 @@
-# Two commands, and a third for the curious. The work is in scripts/.
+# Two commands, and two for the curious; the work is in scripts/.
 # COMFYUI_PATH=...  uses an installation that is there (see scripts/provision.py).
 
 PYTHON ?= python3

@@ -68,7 +68,7 @@ again; with `pause_every` the graph draws with the half-trained embedding in bet
 
 EVALUATE_START = """# Was the style caught?
 1. Choose your checkpoint, and in **Style Comparison** the LoRAs, one a line: `my_style*` takes \
-all that begin so, checkpoints too.
+all that begin so, `run:my_style` the checkpoints that **Style Watch** kept.
 2. Put pictures of the style, best some that training has not seen, into a folder under `input`.
 3. Put the encoders' files into `models/style_eval` and `models/clip_vision`, or switch \
 `download` on. Press **Run**."""
@@ -111,4 +111,12 @@ a bridge over a river
 a field of flowers
 a woman reading a book
 trees in the snow
-a market square with people"""
+a market square with people
+a dog in the grass
+a lighthouse at night
+a vase with roses
+a train in a station
+children on a beach
+a windmill
+two horses under a tree
+an empty room with a window"""

@@ -31,7 +31,7 @@ def gan_inputs() -> list[io.Input]:
         *_loss_inputs(),
         *_rates_inputs(),
         *_preview_inputs(),
-        *run_inputs(),
+        *run_inputs(_USUAL.save_every),
         _number("word_match_weight", _USUAL.word_match_weight, 100.0, "Weight of the text match by "
         "words and regions, as SSA-GAN (0.1), AttnGAN and DM-GAN (10) were published with; 0 has "
         "none."),

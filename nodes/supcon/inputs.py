@@ -17,7 +17,7 @@ def pretrainer_inputs() -> list[io.Input]:
         *_main_inputs(),
         *contrast_inputs(),
         *_advanced_inputs(),
-        *run_inputs(),
+        *run_inputs(_USUAL.save_every),
         io.Float.Input(
             "words",
             default=_USUAL.words,
@@ -136,12 +136,12 @@ def contrast_inputs() -> list[io.Input]:
     ]
 
 
-def run_inputs() -> list[io.Input]:
+def run_inputs(save_every: int) -> list[io.Input]:
     """How a run is kept and gone on with; both trainers have it."""
     return [
         io.Int.Input(
             "save_every",
-            default=200,
+            default=save_every,
             min=0,
             max=1_000_000,
             advanced=True,
