@@ -16,7 +16,7 @@ from .prompts import Prompts
 from .rules import denies_style, needs_anchor, needs_negative
 from .sets.labels import check_anchors, check_others
 from .settings import TrainSettings
-from .style_set import StyleItem, StyleSet, check_prompts
+from .style_set import StyleItem, StyleSet, check_prompts, check_token
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def check_set(settings: TrainSettings, denoiser: Denoiser, style_set: StyleSet) 
         raise InputError("validation", expected, f"{settings.validation} of {len(style_set)}")
     check_anchors(settings, [item.label for item in left])
     check_prompts(denoiser, style_set)
+    if settings.trains_embedding:
+        check_token(style_set)
 
 
 def _trained_on(settings: TrainSettings, style_set: StyleSet) -> list[StyleItem]:
@@ -245,10 +247,10 @@ def draw_time(distribution: str, drawn: torch.Generator) -> Tensor:
 
 
 def draw_noise(shape: torch.Size, offset: float, drawn: torch.Generator) -> Tensor:
-    """Standard normal noise `[c, h, w]`, with a constant per channel of deviation `offset`."""
+    """Standard normal noise `[c, ...]`, with a constant per channel of deviation `offset`."""
     noise = torch.randn(shape, generator=drawn)
     if offset:
-        noise += offset * torch.randn((shape[0], 1, 1), generator=drawn)
+        noise += offset * torch.randn((shape[0], *[1] * len(shape[1:])), generator=drawn)
     return noise
 
 

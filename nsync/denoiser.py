@@ -60,6 +60,10 @@ class Denoiser(Protocol):
     identity: str
     """Hash of the base weights (hex): what a negative set and a LoRA are bound to."""
 
+    companions: Mapping[str, str]
+    """Hashes (hex) of what stands beside the base: `text_encoders`, `vae`, `noise_levels`. No run
+    and no negative set is gone on with by others; of what is not told nothing is asked."""
+
     size_multiple: int
     """Widths and heights in pixels must be multiples of this."""
 

@@ -95,7 +95,9 @@ def plan(settings: NegativeSettings, denoiser: Denoiser, style_set: StyleSet) ->
     if not len(style_set):
         raise InputError("style_set", "at least one picture", "an empty set")
     requests = [
-        Request(item, index, _facts(settings, denoiser, style_set, item, index))
+        Request(
+            item, index, _facts(settings, denoiser, style_set, item, index), denoiser.companions
+        )
         for item in style_set.items
         for index in range(settings.per_positive)
     ]

@@ -185,7 +185,8 @@ class BranchPasses:
             logger.info("The network overwrites its activations: they are copied from now on")
             self._saving = overwritten.copied
         else:
-            if self._saving is overwritten.watched:  # most networks need neither
+            # Most networks need neither; but what text encoders save depends on the prompts.
+            if self._saving is overwritten.watched and not self._prompts.live:
                 self._saving = nullcontext
             return found
         # Only here, with the exception gone, are the failed pass's activations free.

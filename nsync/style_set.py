@@ -17,6 +17,7 @@ from .denoiser import Denoiser
 from .errors import InputError
 from .pictures.buckets import bucket_size, fit
 from .pictures.images import image_size, read_image
+from .words import contains_word
 
 DEFAULT_TEMPLATE = "{caption} in the style of {token}"
 
@@ -166,6 +167,24 @@ def check_prompts(denoiser: Denoiser, style_set: StyleSet) -> None:
             long,
             "\nShorten these captions, or put {token} first in the template.",
         )
+
+
+def check_token(style_set: StyleSet) -> None:
+    """Refuse a set in which the style token stands in some item's prompt inside another word.
+
+    An embedding is read only where its word stands by itself.
+
+    Raises:
+        InputError: it quotes the first such prompt.
+    """
+    for item in style_set.items:
+        prompt = style_set.prompt(item)
+        if not contains_word(prompt, style_set.token):
+            raise InputError(
+                "template",
+                f"{{token}} between spaces or punctuation, so that {style_set.token!r} is a word",
+                f"{prompt!r} ({item.name})",
+            )
 
 
 def too_long(denoiser: Denoiser, prompts: Iterable[tuple[str, str]]) -> str:

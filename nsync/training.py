@@ -247,6 +247,7 @@ def run_config(
     return {
         "settings": settings.as_dict(),
         "base": denoiser.identity,
+        **denoiser.companions,
         "token": style_set.token,
         "template": style_set.template,
         "pictures": len(style_set),

@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from ...nsync.denoiser import Conditioning, Row, SamplerSettings, Word
 from ...nsync.errors import InputError
 from ...nsync.memory import Parts, too_large
+from .attention import attention_with_gradient
 from .checkpointing import checkpointing
 from .conditioning import encode_loaded, encode_tokens, network_inputs
-from .identity import identity_of
+from .identity import companions_of, identity_of
+from .interrupts import heeded_later
 from .noise_levels import check_trainable, error_scale, noise_levels, signal_to_noise
 from .sampling import at_once, check_names, draw
 from .trainable import load_whole, trainable, training_flag, whole_model
-from .words import marked, text_encoders, token_ids, tokenize
+from .words import marked_tokens, text_encoders, token_ids, tokenize
 
 
 class HostDenoiser:
@@ -41,7 +43,7 @@ class HostDenoiser:
         self._patcher, self._clip, self._vae = model.clone(), clip, vae
         self._format = model.get_model_object("latent_format")
         self._in_training = self._text_in_training = False
-        self.identity = identity_of(model)
+        self.identity, self.companions = identity_of(model), companions_of(model, clip, vae)
         self.words: dict[str, Word] = {}
 
     @property
@@ -115,6 +117,7 @@ class HostDenoiser:
                 latents.append(self._patcher.model.process_latent_in(latent.float()).cpu())
         return _normal(torch.cat(latents))
 
+    @heeded_later()
     def encode_prompts(self, texts: Sequence[str]) -> Conditioning:
         """One row per prompt, as the host's text encoder makes it, under the host's names."""
         rows = self._encode(texts)
@@ -134,8 +137,8 @@ class HostDenoiser:
 
     def prompt_tokens(self, text: str) -> tuple[int, int]:
         """(tokens that the prompt takes, tokens read at once) of the encoder that reads most."""
-        counts, text = [], marked(text, self.words)
-        for name, chunks in self._clip.tokenize(text, return_word_ids=True).items():
+        counts, tokens = [], marked_tokens(self._clip, text, self.words, return_word_ids=True)
+        for name, chunks in tokens.items():
             if _part(self._clip.cond_stage_model, name) is None:
                 continue  # SD3 without its T5
             tokenizer = _part(self._clip.tokenizer, name)
@@ -145,6 +148,7 @@ class HostDenoiser:
             counts.append((used, getattr(tokenizer, "max_length", len(chunks[0]))))
         return max(counts, key=lambda count: count[1] - count[0])
 
+    @heeded_later()
     def loss(
         self, latents: Tensor, conditioning: Conditioning, noise: Tensor, times: Tensor
     ) -> Tensor:
@@ -158,6 +162,7 @@ class HostDenoiser:
         for rows, inputs in network_inputs(model, conditioning, latents):
             options = {**self._patcher.model_options["transformer_options"]}
             options |= {"cond_or_uncond": [0], "sigmas": sigmas[rows]}
+            options["optimized_attention_override"] = attention_with_gradient
             denoised = model.apply_model(
                 noisy[rows], sigmas[rows], transformer_options=options, **inputs
             )

@@ -3,11 +3,14 @@
 import hashlib
 import weakref
 
+import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.quant_ops import QuantizedTensor
+from comfy.sd import CLIP, VAE
 from torch import Tensor, nn
 
 from ...nsync.identity import feed_tensor
+from .noise_levels import noise_levels, prediction
 
 _PREFIX = "diffusion_model."
 
@@ -20,19 +23,37 @@ def identity_of(patcher: ModelPatcher) -> str:
     Of each tensor the name, and what `nsync.identity.feed_tensor` samples of it.
     The same file gives the same identity in every session; a LoRA on the socket changes it.
     """
+    return _digest(patcher, _PREFIX)
+
+
+def companions_of(patcher: ModelPatcher, clip: CLIP, vae: VAE) -> dict[str, str]:
+    """The same of the text encoders (with CLIP skip) and of the VAE; and of the noise levels, which
+    nodes such as ModelSamplingFlux change."""
+    sampling = patcher.get_model_object("model_sampling")
+    levels = hashlib.sha256(prediction(sampling).encode())
+    feed_tensor(levels, noise_levels(sampling, torch.linspace(0, 1, 64)))
+    words = hashlib.sha256(f"{_digest(clip.patcher)} {clip.layer_idx}".encode())
+    return {
+        "text_encoders": words.hexdigest(),
+        "vae": _digest(vae.patcher),
+        "noise_levels": levels.hexdigest(),
+    }
+
+
+def _digest(patcher: ModelPatcher, prefix: str = "") -> str:
     if patcher.model not in _known:
-        _known[patcher.model] = _weights_digest(patcher)
+        _known[patcher.model] = _weights_digest(patcher, prefix)
     digest = hashlib.sha256(_known[patcher.model].encode())
-    for key in sorted(key for key in patcher.patches if key.startswith(_PREFIX)):
+    for key in sorted(key for key in patcher.patches if key.startswith(prefix)):
         digest.update(key.encode())
         _feed(digest, patcher.patches[key])
     return digest.hexdigest()
 
 
-def _weights_digest(patcher: ModelPatcher) -> str:
+def _weights_digest(patcher: ModelPatcher, prefix: str) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(patcher.model.named_parameters(), key=lambda pair: pair[0]):
-        if key.startswith(_PREFIX):
+        if key.startswith(prefix):
             # A loaded model holds the patched weights; the host keeps the original ones apart.
             original = patcher.backup[key].weight if key in patcher.backup else value
             digest.update(key.encode())

@@ -31,11 +31,11 @@ _OTHERS = ("X0", "IMG_TO_IMG", "IMG_TO_IMG_FLOW")
 
 def check_trainable(sampling: nn.Module) -> None:
     """Raise `InputError` for a model that was not trained to take noise out of a picture."""
-    if _prediction(sampling) not in _SCALES:
+    if prediction(sampling) not in _SCALES:
         raise InputError(
             "model",
             "a model that predicts noise or velocity",
-            f"one whose prediction type is {_prediction(sampling)}",
+            f"one whose prediction type is {prediction(sampling)}",
             "Choose a text-to-image model.",
         )
 
@@ -59,16 +59,17 @@ def noise_levels(sampling: nn.Module, times: Tensor) -> Tensor:
 
 def signal_to_noise(sampling: nn.Module, sigmas: Tensor) -> Tensor:
     """SNR `[n]`: the power of the picture in x_t over that of the noise."""
-    if _prediction(sampling) == "CONST":  # x_t = (1 - sigma) x_0 + sigma n
+    if prediction(sampling) == "CONST":  # x_t = (1 - sigma) x_0 + sigma n
         return ((1 - sigmas) / sigmas).square()
     return (getattr(sampling, "sigma_data", 1.0) / sigmas).square()  # x_0 + sigma n, rescaled
 
 
 def error_scale(sampling: nn.Module, sigmas: Tensor) -> Tensor:
     """What (x_0 - denoised) is multiplied with to be the error of the base's own target, `[n]`."""
-    return _SCALES[_prediction(sampling)](sigmas, getattr(sampling, "sigma_data", 1.0))
+    return _SCALES[prediction(sampling)](sigmas, getattr(sampling, "sigma_data", 1.0))
 
 
-def _prediction(sampling: nn.Module) -> str:
+def prediction(sampling: nn.Module) -> str:
+    """What the model was trained to predict, by the host's class name."""
     names = [base.__name__ for base in type(sampling).__mro__]
     return next((name for name in names if name in _SCALES or name in _OTHERS), names[0])

@@ -27,20 +27,36 @@ def tokenize(clip: CLIP, text: str, words: Mapping[str, Word]) -> Tokens:
     Raises:
         InputError: the tokenizer does not keep the places apart.
     """
-    (first, found), (second, _) = (_spell(text, words, mark) for mark in _MARKS)
-    tokens = clip.tokenize(first)
+    _, found = spell(text, dict.fromkeys(words, 1), "")
+    tokens = marked_tokens(clip, text, words)
     if not found:
         return tokens
-    other, wanted = clip.tokenize(second), [words[word] for word in found]
+    other, wanted = marked_tokens(clip, text, words, _MARKS[1]), [words[word] for word in found]
     for name, chunks in tokens.items():
         if encoder := encoder_name(clip, name):
             tokens[name] = _filled(chunks, other[name], [v[encoder] for v in wanted])
     return tokens
 
 
-def marked(text: str, words: Mapping[str, Word]) -> str:
-    """The text with a mark, one token, for each vector of the words in it."""
-    return _spell(text, words, _MARKS[0])[0]
+def marked_tokens(
+    clip: CLIP, text: str, words: Mapping[str, Word], mark: str = _MARKS[0], **options: bool
+) -> Tokens:
+    """The tokens of a prompt, with a mark for each vector of the words in it: to each text encoder
+    as many as it has of its own.
+
+    Args:
+        options: of the host's tokenizers.
+    """
+    known: dict[tuple[int, ...], Tokens] = {}
+    tokens = {}
+    for name in _tokenizers(clip):
+        encoder = encoder_name(clip, name)
+        counts = {word: _count(vectors, encoder) for word, vectors in words.items()}
+        key = tuple(counts.values())
+        if key not in known:
+            known[key] = clip.tokenize(spell(text, counts, mark)[0], **options)
+        tokens[name] = known[key][name]
+    return tokens
 
 
 def encoder_name(clip: CLIP, name: str) -> str:
@@ -54,7 +70,7 @@ def encoder_name(clip: CLIP, name: str) -> str:
 
 def text_encoders(clip: CLIP) -> dict[str, nn.Module]:
     """The host's text encoders by name, as the modules that LoRA formats know their layers in."""
-    names = [encoder_name(clip, name) for name in clip.tokenize("")]
+    names = [encoder_name(clip, name) for name in _tokenizers(clip)]
     return {name: getattr(clip.cond_stage_model, name).transformer for name in names if name}
 
 
@@ -68,9 +84,13 @@ def token_ids(clip: CLIP, text: str) -> dict[str, list[int]]:
     }
 
 
-def _spell(text: str, words: Mapping[str, Word], mark: str) -> tuple[str, list[str]]:
-    counts = {word: len(next(iter(vectors.values()))) for word, vectors in words.items()}
-    return spell(text, counts, mark)
+def _tokenizers(clip: CLIP) -> list[str]:
+    return list(clip.tokenize(""))
+
+
+def _count(vectors: Word, encoder: str) -> int:
+    """Of an encoder that is missing, any number."""
+    return len(vectors.get(encoder, next(iter(vectors.values()))))
 
 
 def _filled(
@@ -81,7 +101,7 @@ def _filled(
         (i, j)
         for i, (chunk, twin) in enumerate(zip(chunks, other, strict=True))
         for j, (token, its_twin) in enumerate(zip(chunk, twin, strict=True))
-        if token[0] != its_twin[0]
+        if _is_another(token[0], its_twin[0])
     ]
     if len(places) != len(vectors):
         raise InputError(
@@ -94,3 +114,8 @@ def _filled(
     for (i, j), vector in zip(places, vectors, strict=True):
         filled[i][j] = (vector, *filled[i][j][1:])
     return filled
+
+
+def _is_another(token: object, twin: object) -> bool:
+    """Only a mark differs; what is no number is of the host's own `embedding:name`."""
+    return isinstance(token, int) and isinstance(twin, int) and token != twin

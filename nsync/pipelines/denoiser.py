@@ -43,6 +43,7 @@ class DiffusersDenoiser:
         self._pipeline, self._family = pipeline, _family(pipeline)
         self._schedule = NoiseSchedule(pipeline.scheduler, self._family.patch)
         self.identity = _weights_digest(self.network)
+        self.companions: dict[str, str] = {}  # a run may have begun at ComfyUI's door
         self.size_multiple = pipeline.vae_scale_factor * self._family.patch
         self.words: dict[str, Word] = {}
         for reader in self._family.readers:

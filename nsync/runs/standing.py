@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..errors import InputError
+from ..identity import COMPANIONS, other_companions
 from .folder import RunFolder
 from .log import POSITIVE, RunLog
 from .parts import Learns, TrainResult
@@ -77,6 +78,9 @@ class Standing:
         self.begun = self._state.step if self._state else 0
         self.form = self._state.form if self._state else None
         check_same_run(self.run, self.begun, config, settings)
+        if self.begun:  # a door that does not know them does not forget them
+            before = self.run.config() or {}
+            self._config = {k: before[k] for k in COMPANIONS if k in before} | dict(config)
 
     def result(self) -> TrainResult | None:
         """What came of it, if it is over and its files are there."""
@@ -171,10 +175,10 @@ def differences(
         was, asked = before.get(part, ""), now[part]
         if was != asked:
             lines.append(_line(part, was, asked))
-    return lines
+    return lines + [_line(part, *pair) for part, pair in other_companions(before, now).items()]
 
 
 def _line(part: str, was: object, asked: object) -> str:
-    if part in _DIGESTS:
+    if part not in _WORDS:
         was, asked = was[:12] or "none", asked[:12] or "none"
-    return f"{(_WORDS | _DIGESTS)[part]}: was {was!r}, is {asked!r}"
+    return f"{(_WORDS | _DIGESTS | COMPANIONS)[part]}: was {was!r}, is {asked!r}"

@@ -4,13 +4,15 @@ import hashlib
 import json
 import re
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
 from ..errors import InputError
 from ..files import write_atomic
+from ..identity import COMPANIONS, other_companions
 from ..names import cut_to_bytes
 from ..pictures.images import png, to_picture
 from ..style_set import StyleItem
@@ -28,12 +30,14 @@ class Request:
     Attributes:
         item: of which it is a negative.
         index: 0 for the first negative of an item.
-        facts: all that the picture depends on, as JSON values.
+        facts: what the picture depends on, as JSON values.
+        companions: what else it depends on and is not always known; see `Denoiser`.
     """
 
     item: StyleItem
     index: int
     facts: dict[str, object]
+    companions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -43,7 +47,7 @@ class Request:
 
     @property
     def file(self) -> str:
-        """The file's name: of the item, with a hash of all that the picture depends on."""
+        """The file's name: of the item, with a hash of the facts."""
         key = hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()
         stem = cut_to_bytes(re.sub(r"[^\w.-]+", "_", self.item.name)[:80], _STEM_BYTES)
         return f"{stem}_{self.index + 1}_{key[:12]}.png"
@@ -70,7 +74,11 @@ class NegativeStore:
         self._listed = {} if part else self.pictures
 
     def has(self, request: Request) -> bool:
-        """Whether the picture is there, whole."""
+        """Whether the picture is there, whole.
+
+        Raises:
+            InputError: it was changed, or painted by other text encoders, VAE or noise levels.
+        """
         entry, path = self.pictures.get(request.file), self._folder / request.file
         if entry is None or not path.is_file():
             return False
@@ -80,6 +88,14 @@ class NegativeStore:
                 "the negative as it was made",
                 "a file that was changed since",
                 f"Delete {path} to have it made again.",
+            )
+        if others := other_companions(entry, request.companions):
+            told = [COMPANIONS[part] for part in others]
+            raise InputError(
+                "name",
+                "negatives painted by what is on the sockets now",
+                f"some in {self._folder} that were painted by others: {', '.join(told)}",
+                "Choose another name for the negative set to keep these.",
             )
         return True
 
@@ -98,6 +114,7 @@ class NegativeStore:
             "item": request.item.name,
             "index": request.index,
             **request.facts,
+            **request.companions,
             "sha256": hashlib.sha256(data).hexdigest(),
         }
 

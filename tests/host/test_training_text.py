@@ -1,5 +1,7 @@
 """Words that stand for vectors: what the text encoders read, and where gradients go."""
 
+from pathlib import Path
+
 import pytest
 from questions import answer, ask, once
 
@@ -24,7 +26,9 @@ WAYS = {
     "sequential": {"branches": "sequential"},
     "checkpointing": {"branches": "fused", "checkpointing": True},
 }
-KNOWN = {"one": "painting", "two": "red house"}
+# A T5 has more tokens for a word that CLIP has one for.
+KNOWN = {"one": "painting", "two": "red house", "unlike": "impressionism"}
+COUNTS = {"one": [1], "two": [2], "unlike": [1]}
 
 
 @pytest.fixture
@@ -102,14 +106,37 @@ def _same(ours, theirs):
 
 def test_vectors_are_read_as_the_words_that_have_them(answers):
     found = answer(answers, words_with_known_vectors)
-    assert len(found) == len(ENCODERS) * 4
+    assert len(found) == len(ENCODERS) * len(KNOWN) * 2
     for case, seen in found.items():
         assert seen["same"], case
         assert seen["others"], case
         assert seen["unlike"], case
         assert seen["tokens"][0] == seen["tokens"][1], case
-        assert seen["vectors"] == [1 if "one" in case else 2], case
-        assert seen["encoders"] == ENCODERS[case.split(",")[0]], case
+        family, count, _ = case.split(", ")
+        unlike = (family, count) == ("Flux", "unlike")
+        assert seen["vectors"] == ([1, 3] if unlike else COUNTS[count]), case
+        assert seen["encoders"] == ENCODERS[family], case
+
+
+def beside_an_embedding_of_the_hosts(host):
+    """A word with vectors in a prompt that names a file of the host's embeddings as well."""
+    import folder_paths
+    from safetensors.torch import save_file
+
+    found, folder = {}, Path(folder_paths.get_folder_paths("embeddings")[0])
+    folder.mkdir(exist_ok=True)
+    for family in ("SD15", "SDXL"):
+        denoiser = _denoiser(host, family)
+        save_file(denoiser.word_vectors("red house"), folder / f"{family}_house.safetensors")
+        texts = [f"sks of a embedding:{family}_house, {known}" for known in ("sks", "painting")]
+        expected = denoiser.encode_prompts(["painting of a red house, painting"] * 2)
+        denoiser.words["sks"] = denoiser.word_vectors("painting")
+        found[family] = _same(denoiser.encode_prompts(texts), expected)
+    return found
+
+
+def test_the_hosts_own_embeddings_stay_where_they_are(answers):
+    assert answer(answers, beside_an_embedding_of_the_hosts) == {"SD15": True, "SDXL": True}
 
 
 # --- gradients ------------------------------------------------------------------------------------
@@ -203,6 +230,7 @@ def test_every_way_finds_the_gradients_of_plain_passes(answers):
 
 QUESTIONS = (
     words_with_known_vectors,
+    beside_an_embedding_of_the_hosts,
     gradients_of_vectors,
     passes_with_trained_text,
 )

@@ -24,7 +24,7 @@ class SmallDenoiser:
     device = torch.device("cpu")
 
     def __init__(self, seed: int = 0) -> None:
-        self.identity = f"small-{seed}"
+        self.identity, self.companions = f"small-{seed}", {}
         self.words = {}
         self._encoder = WordEncoder(seed)
         with torch.random.fork_rng():

@@ -10,7 +10,14 @@ import torch
 from denoisers import SmallDenoiser, small_set
 from torch import Tensor
 
-from nsync.batches import EncodedSet, check_set, denial, draw_batches, encode_set
+from nsync.batches import (
+    EncodedSet,
+    check_set,
+    denial,
+    draw_batches,
+    draw_noise,
+    encode_set,
+)
 from nsync.branches import Batch
 from nsync.errors import InputError
 from nsync.settings import TrainSettings
@@ -190,6 +197,14 @@ def test_noise_offset_is_one_constant_per_channel() -> None:
     assert abs(together[0, 1:]).max() < 0.14
 
 
+def test_a_videos_latents_have_one_constant_per_channel_as_well() -> None:
+    source = torch.Generator()
+    drawn = [draw_noise(torch.Size([3, 2, 4, 4]), by, source.manual_seed(0)) for by in (0.0, 0.5)]
+    added = drawn[1] - drawn[0]
+    torch.testing.assert_close(added, added[:, :1, :1, :1].expand_as(added))
+    assert len(added[:, 0, 0, 0].unique()) == 3
+
+
 def dropped(settings: TrainSettings, steps: int) -> dict[str, list[dict[str, bool]]]:
     """Whose prompt is empty, by branch, step and item."""
     found: dict[str, list[dict[str, bool]]] = {}
@@ -283,3 +298,27 @@ def test_too_many_held_out_is_an_input_error(tmp_path: Path) -> None:
     check_set(replace(SETTINGS, validation=2), denoiser, style_set)
     with pytest.raises(InputError, match=r"`validation`.*got 3 of 4"):
         check_set(replace(SETTINGS, validation=3), denoiser, style_set)
+
+
+@pytest.mark.parametrize(
+    ("template", "fits"),
+    [
+        ("{caption} in the style of {token}", True),
+        ("{caption}\u3001{token}", True),
+        ("{caption}, {token}_style", False),
+        ("{caption} in {token}style", False),
+        ("{token}\u98ce\u683c, {caption}", False),
+    ],
+)
+def test_the_word_of_an_embedding_stands_by_itself(
+    tmp_path: Path, template: str, fits: bool
+) -> None:
+    style_set = replace(small_set(tmp_path), template=template)
+    check_set(SETTINGS, SmallDenoiser(), style_set)  # a LoRA reads it in any case
+    for trains in ("embedding", "LoRA and embedding"):
+        settings = replace(SETTINGS, trains=trains)
+        if fits:
+            check_set(settings, SmallDenoiser(), style_set)
+            continue
+        with pytest.raises(InputError, match=r"`template`.*between spaces.*sks"):
+            check_set(settings, SmallDenoiser(), style_set)

@@ -3,7 +3,7 @@
 import json
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -265,6 +265,29 @@ def test_a_network_that_overwrites_its_activations(
             assert_near(found, expected, 1e-6)
     assert sum("overwrites its activations" in text for text in caplog.messages) == 1
     assert [*denoiser.left, denoiser.alive()] == [0] * (len(denoiser.left) + 1)
+
+
+class OverwritingWords(TinyDenoiser):
+    """Its text encoder overwrites what backward needs, where a prompt says anything."""
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        rows = super().encode_prompts(texts)
+        for text, row in zip(texts, rows, strict=True):
+            if text:
+                row["states"] = row["states"] * 1
+                row["states"] += row["states"].square()
+        return rows
+
+
+def test_a_text_encoder_that_overwrites_only_where_there_is_something_to_read() -> None:
+    settings = replace(SETTINGS, trains="embedding", vectors=1, branches=SEQUENTIAL, batch=1)
+    denoiser = OverwritingWords()
+    spoken = batches_of((1, 1), [SMALL])
+    silent = {name: replace(batch, prompts=("",)) for name, batch in spoken.items()}
+    with passes_of(settings, denoiser, {}, [*texts_of(spoken), ""]) as (find, _):
+        quiet, found = find(silent), find(spoken)
+    assert all(not value.any() for each in quiet.gradients.values() for value in each.values())
+    assert all(value.any() for each in found.gradients.values() for value in each.values())
 
 
 def encoded() -> EncodedSet:

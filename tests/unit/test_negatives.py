@@ -260,3 +260,23 @@ def test_progress_is_told_and_may_stop_the_work(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         make_negatives(SETTINGS, Drawing(), pictures(), tmp_path / "stopped", stop)
     assert len(list((tmp_path / "stopped").glob("*.png"))) == 2
+
+
+def test_negatives_by_another_vae_are_not_taken_and_not_lost(tmp_path):
+    def drawing(**companions):
+        denoiser = Drawing()
+        denoiser.companions = companions
+        return denoiser
+
+    def ask(denoiser):
+        return files(make_negatives(SETTINGS, denoiser, pictures(), tmp_path))
+
+    made = ask(drawing(vae="a" * 64, text_encoders="b" * 64))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"`name`.*the VAE.*another name") as raised:
+        ask(drawing(vae="c" * 64, text_encoders="b" * 64))
+    assert "CLIP" not in str(raised.value)
+    for same in (drawing(vae="a" * 64, text_encoders="b" * 64), drawing(), drawing(vae="a" * 64)):
+        assert ask(same) == made
+        assert same.drawn == []
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

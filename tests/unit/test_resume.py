@@ -187,6 +187,27 @@ def test_a_changed_negative_is_another_set(stopped: Path) -> None:
     assert_refused(stopped, "negatives of the set: was", style_set=style_set)
 
 
+def test_another_vae_is_named_where_both_are_known(tmp_path: Path) -> None:
+    def having(kind: type[TinyDenoiser], **companions: str) -> TinyDenoiser:
+        denoiser = kind()
+        denoiser.companions = companions
+        return denoiser
+
+    known = {"vae": "a" * 64, "text_encoders": "b" * 64, "noise_levels": "c" * 64}
+    with pytest.raises(Stop):
+        run(tmp_path, on_step=stop_at(3), denoiser=having(TinyDenoiser, **known))
+    text = (
+        r"  the text encoders, CLIP skip or a LoRA on them: was 'bbbbbbbbbbbb', is 'dddddddddddd'\n"
+        r"  the VAE: was 'aaaaaaaaaaaa', is 'eeeeeeeeeeee'\. *$"
+    )
+    other = {**known, "vae": "e" * 64, "text_encoders": "d" * 64}
+    assert_refused(tmp_path, text, denoiser=having(Blind, **other))
+    with pytest.raises(Stop):  # at a door that does not know, and does not forget
+        run(tmp_path, on_step=stop_at(4), denoiser=having(TinyDenoiser))
+    assert_refused(tmp_path, text, denoiser=having(Blind, **other))
+    assert run(tmp_path, denoiser=having(TinyDenoiser, **known)).over
+
+
 @pytest.mark.parametrize(
     "changed",
     [

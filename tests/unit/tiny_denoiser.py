@@ -23,7 +23,7 @@ class TinyDenoiser:
     device = torch.device("cpu")
 
     def __init__(self, seed: int = 0) -> None:
-        self.identity, self.words = f"tiny-{seed}", {}
+        self.identity, self.companions, self.words = f"tiny-{seed}", {}, {}
         self.network, self.encoder = TinyNetwork(), TinyEncoder()
         for module in (self.network, self.encoder):
             for name, value in module.named_parameters():
