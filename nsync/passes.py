@@ -82,7 +82,7 @@ class BranchPasses:
         Raises:
             OutOfMemoryError: not even one picture of one branch fits.
             InputError: the network does not let its branches go together, and `branches` is
-                "fused".
+                "fused"; or an operation of it has no gradient.
         """
         if self._branches == AUTO:
             return self._choose(batches)
@@ -227,4 +227,14 @@ class BranchPasses:
 def _gradients(total: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor]:
     if not total.requires_grad:  # an embedding, and the words dropped from every prompt
         return [torch.zeros_like(leaf) for leaf in leaves]
-    return torch.autograd.grad(total, leaves, materialize_grads=True)
+    try:
+        return torch.autograd.grad(total, leaves, materialize_grads=True)
+    except RuntimeError as error:
+        if "no autograd formula" not in str(error):
+            raise
+        raise InputError(
+            "model",
+            "an architecture whose operations all have a gradient",
+            f"one that was written for drawing alone ({str(error).partition('. ')[0]})",
+            "Choose another base; a later ComfyUI may train this one.",
+        ) from error

@@ -290,6 +290,22 @@ def test_a_text_encoder_that_overwrites_only_where_there_is_something_to_read() 
     assert all(value.any() for each in found.gradients.values() for value in each.values())
 
 
+@torch.library.custom_op("nsync_tests::doubled", mutates_args=())
+def doubled(x: Tensor) -> Tensor:
+    """An operation without a gradient, as some of the host's kernels."""
+    return x * 2
+
+
+def test_an_operation_without_a_gradient_is_told() -> None:
+    class Kernels(TinyDenoiser):
+        def loss(self, *args: object) -> Tensor:
+            return doubled(super().loss(*args))
+
+    denoiser = Kernels()
+    with pytest.raises(InputError, match=r"`model`.*nsync_tests.doubled.*another base"):
+        found_by(SETTINGS, denoiser, batches_of((2, 2)), chosen(SETTINGS, denoiser))
+
+
 def encoded() -> EncodedSet:
     drawn = torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(0))
     texts = tuple(f"number {place} sks" for place in range(4))
