@@ -2,6 +2,7 @@
 
 import hashlib
 import weakref
+from collections.abc import Callable
 
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -23,7 +24,7 @@ def identity_of(patcher: ModelPatcher) -> str:
     Of each tensor the name, and what `nsync.identity.feed_tensor` samples of it.
     The same file gives the same identity in every session; a LoRA on the socket changes it.
     """
-    return _digest(patcher, _PREFIX)
+    return _digest(patcher, lambda key: key.startswith(_PREFIX))
 
 
 def companions_of(patcher: ModelPatcher, clip: CLIP, vae: VAE) -> dict[str, str]:
@@ -32,28 +33,35 @@ def companions_of(patcher: ModelPatcher, clip: CLIP, vae: VAE) -> dict[str, str]
     sampling = patcher.get_model_object("model_sampling")
     levels = hashlib.sha256(prediction(sampling).encode())
     feed_tensor(levels, noise_levels(sampling, torch.linspace(0, 1, 64)))
-    words = hashlib.sha256(f"{_digest(clip.patcher)} {clip.layer_idx}".encode())
+    words = hashlib.sha256(f"{_digest(clip.patcher, _is_loaded)} {clip.layer_idx}".encode())
     return {
         "text_encoders": words.hexdigest(),
-        "vae": _digest(vae.patcher),
+        "vae": _digest(vae.patcher, _is_loaded),
         "noise_levels": levels.hexdigest(),
     }
 
 
-def _digest(patcher: ModelPatcher, prefix: str = "") -> str:
+def _is_loaded(key: str) -> bool:
+    """Whether every file has the weight: those of stacked layers. What a file lacks, mostly CLIP's
+    projection and a language model's eyes, the host leaves as the memory happened to be."""
+    parts = key.split(".")
+    return any(map(str.isdigit, parts)) and not any("vis" in part for part in parts)
+
+
+def _digest(patcher: ModelPatcher, wanted: Callable[[str], bool]) -> str:
     if patcher.model not in _known:
-        _known[patcher.model] = _weights_digest(patcher, prefix)
+        _known[patcher.model] = _weights_digest(patcher, wanted)
     digest = hashlib.sha256(_known[patcher.model].encode())
-    for key in sorted(key for key in patcher.patches if key.startswith(prefix)):
+    for key in sorted(filter(wanted, patcher.patches)):
         digest.update(key.encode())
         _feed(digest, patcher.patches[key])
     return digest.hexdigest()
 
 
-def _weights_digest(patcher: ModelPatcher, prefix: str) -> str:
+def _weights_digest(patcher: ModelPatcher, wanted: Callable[[str], bool]) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(patcher.model.named_parameters(), key=lambda pair: pair[0]):
-        if key.startswith(prefix):
+        if wanted(key):
             # A loaded model holds the patched weights; the host keeps the original ones apart.
             original = patcher.backup[key].weight if key in patcher.backup else value
             digest.update(key.encode())
