@@ -29,16 +29,16 @@ def watched() -> Iterator[None]:
     Before any backward pass, which would leave some of its work behind in autograd's queue. It
     costs some microseconds for each tensor that is saved.
     """
-    watched: WeakSet[_Saved] = WeakSet()
+    seen: WeakSet[_Saved] = WeakSet()
 
     def save(value: Tensor) -> _Saved:
         saved = _Saved(value)
-        watched.add(saved)
+        seen.add(saved)
         return saved
 
     with saved_tensors_hooks(save, _Saved.give):
         yield
-    for saved in watched:
+    for saved in seen:
         saved.give()
 
 
