@@ -43,6 +43,18 @@ class Group:
     told: str
 
 
+def filled(groups: Sequence[Group], count: int) -> list[Group]:
+    """Neighbours put together until each group has a cell for each of `count` processes."""
+    found: list[Group] = []
+    for group in groups:
+        if found and len(found[-1].cells) < count:
+            last = found.pop()
+            shared = tuple(dict.fromkeys([*last.shared, *group.shared]))
+            group = Group(shared, [*last.cells, *group.cells], group.told)
+        found.append(group)
+    return found
+
+
 def run_groups(
     groups: Sequence[Group],
     records: RecordFile,
@@ -55,7 +67,7 @@ def run_groups(
     summary: Callable[[Sequence[Record]], str],
     counts: Callable[[Cell], bool] = lambda cell: True,
 ) -> Outcome:
-    """Run groups of cells one after the other.
+    """Run groups of cells one after the other, small ones together.
 
     Args:
         begin: see `pool.Pool`.
@@ -76,7 +88,7 @@ def run_groups(
     count = min(processes or os.cpu_count() or 1, len(todo))
     pace = _Pace(count, sum(map(counts, todo)), minutes)
     with Pool(begin, count) as pool:
-        for group in groups:
+        for group in filled(groups, count):
             for task, result in pool.results(group.shared, pace.has_time, pace.end):
                 if isinstance(result, str):
                     raise RuntimeError(f"What cells share was not made, {task}:\n{result}")

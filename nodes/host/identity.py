@@ -34,11 +34,10 @@ def companions_of(patcher: ModelPatcher, clip: CLIP, vae: VAE) -> dict[str, str]
     levels = hashlib.sha256(prediction(sampling).encode())
     feed_tensor(levels, noise_levels(sampling, torch.linspace(0, 1, 64)))
     words = hashlib.sha256(f"{_digest(clip.patcher, _is_loaded)} {clip.layer_idx}".encode())
-    return {
-        "text_encoders": words.hexdigest(),
-        "vae": _digest(vae.patcher, _is_loaded),
-        "noise_levels": levels.hexdigest(),
-    }
+    found = {"text_encoders": words.hexdigest(), "noise_levels": levels.hexdigest()}
+    # Other packs put objects of their own on a VAE's socket; of those nothing is told.
+    patcher = getattr(vae, "patcher", None)
+    return found | ({"vae": _digest(patcher, _is_loaded)} if patcher is not None else {})
 
 
 def _is_loaded(key: str) -> bool:

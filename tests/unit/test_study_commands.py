@@ -11,7 +11,7 @@ import pytest
 from benchmarks.studies import commands
 from benchmarks.studies.commands import add_run, run_command
 from benchmarks.studies.records import FACTS, RECORDS
-from benchmarks.studies.run import Outcome
+from benchmarks.studies.run import Group, Outcome, filled
 from nsync.errors import InputError
 
 
@@ -123,3 +123,26 @@ def test_a_fresh_clone_goes_on_after_the_committed_records(tmp_path: Path, run: 
     (output / "a" / RECORDS).write_text("more of them")
     run_command(asked("a.yaml"), named, run, output, reports)
     assert (output / "a" / RECORDS).read_text() == "more of them"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "expected"),
+    [
+        ([1, 1, 1, 1, 1], 2, [2, 2, 1]),
+        ([4, 1, 1, 3], 2, [4, 2, 3]),
+        ([1, 1, 1], 4, [3]),
+        ([3, 2], 1, [3, 2]),
+        ([], 2, []),
+    ],
+)
+def test_small_groups_go_together_so_that_no_process_waits(
+    sizes: list[int], count: int, expected: list[int]
+) -> None:
+    groups = [
+        Group(("judge", n), [(n, i) for i in range(size)], "{}") for n, size in enumerate(sizes)
+    ]
+    found = filled(groups, count)
+    assert [len(group.cells) for group in found] == expected
+    assert [cell for group in found for cell in group.cells] == [c for g in groups for c in g.cells]
+    for group in found:
+        assert group.shared == ("judge", *dict.fromkeys(n for n, _ in group.cells))
