@@ -47,6 +47,8 @@ def marked_tokens(
     Args:
         options: of the host's tokenizers.
     """
+    if not words:
+        return clip.tokenize(text, **options)
     known: dict[tuple[int, ...], Tokens] = {}
     tokens = {}
     for name in _tokenizers(clip):

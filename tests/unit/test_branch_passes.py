@@ -290,8 +290,8 @@ def test_a_text_encoder_that_overwrites_only_where_there_is_something_to_read() 
     assert all(value.any() for each in found.gradients.values() for value in each.values())
 
 
-@torch.library.custom_op("nsync_tests::doubled", mutates_args=())
-def doubled(x: Tensor) -> Tensor:
+@torch.library.custom_op("nsync_tests::twice", mutates_args=())
+def twice(x: Tensor) -> Tensor:
     """An operation without a gradient, as some of the host's kernels."""
     return x * 2
 
@@ -299,10 +299,10 @@ def doubled(x: Tensor) -> Tensor:
 def test_an_operation_without_a_gradient_is_told() -> None:
     class Kernels(TinyDenoiser):
         def loss(self, *args: object) -> Tensor:
-            return doubled(super().loss(*args))
+            return twice(super().loss(*args))
 
     denoiser = Kernels()
-    with pytest.raises(InputError, match=r"`model`.*nsync_tests.doubled.*another base"):
+    with pytest.raises(InputError, match=r"`model`.*nsync_tests.twice.*another base"):
         found_by(SETTINGS, denoiser, batches_of((2, 2)), chosen(SETTINGS, denoiser))
 
 
